@@ -1,0 +1,192 @@
+#define _GNU_SOURCE
+#include "base/threads.h"
+
+#include "base/cpu.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    SPINS = 4000,  /* about 50 µs of pause instructions before yielding */
+    YIELDS = 200,  /* then this many yields before sleeping */
+    MAX_THREADS = 1024,
+};
+
+struct sl_threads {
+    int n_threads;
+    bool crowded; /* more workers than CPUs: yield at once instead of spinning */
+    bool stop;
+    sl_threads_fn *fn;
+    void *user;
+    pthread_t *handles; /* n_threads - 1 */
+    int n_started;
+
+    _Alignas(64) atomic_uint generation; /* one run each; futex word */
+    atomic_int n_sleeping;
+    _Alignas(64) atomic_int n_arrived; /* at the barrier */
+    _Alignas(64) atomic_uint phase;    /* of the barrier */
+};
+
+typedef struct {
+    sl_threads *pool;
+    int index;
+} worker_start;
+
+static void pause_once(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+void sl_threads_barrier(sl_threads *pool)
+{
+    if (pool->n_threads == 1)
+        return;
+    unsigned phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&pool->n_arrived, 1, memory_order_acq_rel) == pool->n_threads - 1) {
+        atomic_store_explicit(&pool->n_arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
+        return;
+    }
+    int spins = pool->crowded ? 0 : SPINS;
+    while (atomic_load_explicit(&pool->phase, memory_order_acquire) == phase) {
+        if (spins-- > 0)
+            pause_once();
+        else
+            sched_yield();
+    }
+}
+
+/* Waits for a generation other than seen: spin, yield, sleep. */
+static unsigned wait_generation(sl_threads *pool, unsigned seen)
+{
+    int spins = pool->crowded ? 0 : SPINS, yields = YIELDS;
+    for (;;) {
+        unsigned now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        if (now != seen)
+            return now;
+        if (spins-- > 0) {
+            pause_once();
+        } else if (yields-- > 0) {
+            sched_yield();
+        } else {
+            atomic_fetch_add(&pool->n_sleeping, 1);
+            syscall(SYS_futex, &pool->generation, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+            atomic_fetch_sub(&pool->n_sleeping, 1);
+        }
+    }
+}
+
+static void *worker_main(void *arg)
+{
+    worker_start start = *(worker_start *)arg;
+    free(arg);
+    sl_threads *pool = start.pool;
+    unsigned seen = 0;
+    for (;;) {
+        seen = wait_generation(pool, seen);
+        if (pool->stop)
+            return NULL;
+        pool->fn(pool->user, start.index, pool->n_threads);
+        sl_threads_barrier(pool);
+    }
+}
+
+static void begin_generation(sl_threads *pool)
+{
+    atomic_fetch_add(&pool->generation, 1);
+    if (atomic_load(&pool->n_sleeping) > 0)
+        syscall(SYS_futex, &pool->generation, FUTEX_WAKE_PRIVATE, pool->n_threads, NULL, NULL, 0);
+}
+
+static sl_status start_workers(sl_threads *pool, sl_err *err)
+{
+    /* Workers take no signals: those belong to the program's own threads. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = 0;
+    for (int i = 1; i < pool->n_threads && rc == 0; i++) {
+        worker_start *start = malloc(sizeof *start);
+        if (!start) {
+            rc = ENOMEM;
+            break;
+        }
+        *start = (worker_start){pool, i};
+        rc = pthread_create(&pool->handles[i - 1], NULL, worker_main, start);
+        if (rc == 0)
+            pool->n_started++;
+        else
+            free(start);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (rc)
+        SL_FAIL(err, SL_ERR_NOMEM, "cannot start %d worker threads: %s", pool->n_threads, strerror(rc));
+    return SL_OK;
+}
+
+sl_status sl_threads_open(int n_threads, sl_threads **out, sl_err *err)
+{
+    *out = NULL;
+    if (n_threads == 0)
+        n_threads = sl_cpu_count();
+    if (n_threads < 1 || n_threads > MAX_THREADS)
+        SL_FAIL(err, SL_ERR_ARGUMENT, "%d threads asked for: give 1 to %d", n_threads, MAX_THREADS);
+    sl_threads *pool = aligned_alloc(64, (sizeof *pool + 63) / 64 * 64);
+    pthread_t *handles = calloc((size_t)n_threads, sizeof *handles);
+    if (!pool || !handles) {
+        free(pool);
+        free(handles);
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for %d threads", n_threads);
+    }
+    memset(pool, 0, sizeof *pool);
+    pool->n_threads = n_threads;
+    pool->handles = handles;
+    pool->crowded = n_threads > sl_cpu_count();
+    sl_status status = start_workers(pool, err);
+    if (status != SL_OK) {
+        sl_threads_close(pool);
+        return status;
+    }
+    *out = pool;
+    return SL_OK;
+}
+
+void sl_threads_close(sl_threads *pool)
+{
+    if (!pool)
+        return;
+    pool->stop = true;
+    begin_generation(pool);
+    for (int i = 0; i < pool->n_started; i++)
+        pthread_join(pool->handles[i], NULL);
+    free(pool->handles);
+    free(pool);
+}
+
+int sl_threads_count(const sl_threads *pool)
+{
+    return pool->n_threads;
+}
+
+void sl_threads_run(sl_threads *pool, sl_threads_fn *fn, void *user)
+{
+    if (pool->n_threads == 1) {
+        fn(user, 0, 1);
+        return;
+    }
+    pool->fn = fn;
+    pool->user = user;
+    begin_generation(pool);
+    fn(user, 0, pool->n_threads);
+    sl_threads_barrier(pool);
+}

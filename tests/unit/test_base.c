@@ -1,0 +1,147 @@
+/* base: arenas, checked arithmetic, UTF-8, thread pool. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/arena.h"
+#include "base/checked.h"
+#include "base/cpu.h"
+#include "base/threads.h"
+#include "base/utf8.h"
+
+static void test_arena(void **state)
+{
+    (void)state;
+    sl_arena arena;
+    sl_arena_init(&arena, 128);
+    char *a = sl_arena_strndup(&arena, "hello", 3);
+    assert_string_equal(a, "hel");
+    char *big = sl_arena_alloc(&arena, 1000);
+    assert_non_null(big);
+    assert_int_equal((uintptr_t)big % 16, 0);
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(big[i], 0);
+    assert_null(sl_arena_array(&arena, SIZE_MAX / 2, 3));
+    assert_null(sl_arena_alloc(&arena, SIZE_MAX - 3));
+    assert_string_equal(sl_arena_printf(&arena, "blk.%d", 12), "blk.12");
+    sl_arena_reset(&arena);
+    assert_int_equal(arena.used_bytes, 0);
+}
+
+static void test_checked(void **state)
+{
+    (void)state;
+    uint64_t r;
+    assert_false(sl_add_u64(UINT64_MAX, 1, &r));
+    assert_false(sl_mul_u64(UINT64_C(1) << 32, UINT64_C(1) << 32, &r));
+    assert_true(sl_align_up_u64(33, 32, &r));
+    assert_int_equal(r, 64);
+    assert_false(sl_align_up_u64(UINT64_MAX - 3, 32, &r));
+}
+
+static void test_utf8(void **state)
+{
+    (void)state;
+    uint32_t cp;
+    for (uint32_t c = 0; c < 0x110000; c++) {
+        if (c >= 0xd800 && c < 0xe000)
+            continue;
+        char s[4];
+        size_t n = sl_utf8_encode(c, s);
+        assert_int_equal(sl_utf8_decode(s, n, &cp), n);
+        assert_int_equal(cp, c);
+        for (size_t cut = 1; cut < n; cut++) {
+            assert_int_equal(sl_utf8_decode(s, cut, NULL), -1);
+            assert_int_equal(sl_utf8_incomplete_tail(s, cut), cut);
+        }
+        assert_int_equal(sl_utf8_incomplete_tail(s, n), 0);
+    }
+    /* overlong, surrogate, above the last plane, stray continuation: table 3-7 of the Unicode standard */
+    const char *bad[] = {"\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\x80", "\xff", "\xf0\x80\x80\x80"};
+    for (size_t i = 0; i < SL_COUNTOF(bad); i++)
+        assert_false(sl_utf8_valid(bad[i], strlen(bad[i])));
+}
+
+typedef struct {
+    int order[8]; /* what each worker saw of its left neighbour after the barrier */
+    int stage[8];
+    sl_threads *pool;
+} barrier_case;
+
+static void barrier_work(void *user, int index, int n_threads)
+{
+    barrier_case *c = user;
+    for (int round = 1; round <= 200; round++) {
+        c->stage[index] = round;
+        sl_threads_barrier(c->pool);
+        if (c->stage[(index + 1) % n_threads] != round)
+            c->order[index]++;
+        sl_threads_barrier(c->pool);
+    }
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= 8; n++) {
+        barrier_case c = {0};
+        assert_int_equal(sl_threads_open(n, &c.pool, NULL), SL_OK);
+        for (int run = 0; run < 5; run++)
+            sl_threads_run(c.pool, barrier_work, &c);
+        for (int i = 0; i < n; i++)
+            assert_int_equal(c.order[i], 0);
+        sl_threads_close(c.pool);
+    }
+    sl_err err;
+    sl_threads *pool;
+    assert_int_equal(sl_threads_open(-1, &pool, &err), SL_ERR_ARGUMENT);
+    assert_int_equal(sl_threads_open(100000, &pool, &err), SL_ERR_ARGUMENT);
+}
+
+static void test_share(void **state)
+{
+    (void)state;
+    for (size_t n = 0; n < 40; n++) {
+        for (int t = 1; t < 9; t++) {
+            size_t next = 0;
+            for (int i = 0; i < t; i++) {
+                size_t begin, end;
+                sl_threads_share(n, i, t, &begin, &end);
+                assert_int_equal(begin, next);
+                assert_true(end - begin <= n / (size_t)t + 1);
+                next = end;
+            }
+            assert_int_equal(next, n);
+        }
+    }
+}
+
+static void test_levels(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SL_LEVEL_COUNT; i++) {
+        sl_level level;
+        assert_true(sl_level_parse(sl_level_name((sl_level)i), &level));
+        assert_int_equal(level, i);
+    }
+    sl_level level;
+    sl_err err;
+    assert_int_equal(sl_level_choose("sse9", &level, &err), SL_ERR_ARGUMENT);
+    assert_non_null(strstr(err.message, "sse9"));
+    assert_int_equal(sl_level_choose("avx512vnni", &level, &err), SL_OK);
+    assert_true(level <= sl_level_best());
+    assert_true(sl_cpu_count() >= 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_arena), cmocka_unit_test(test_checked), cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_threads), cmocka_unit_test(test_share), cmocka_unit_test(test_levels),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
