@@ -1,0 +1,174 @@
+/* The kernels: what each computes, and the table through which a level's choice is reached.
+ *
+ * Contract 1: for one level and one model the result of a row never depends on how many rows are computed together, on
+ * the range a worker is given or on the number of workers. So every sum below has one fixed order:
+ *  - a lane is an output row (matmul) or a KV position (attention scores): no sum ever crosses lanes there;
+ *  - where a row itself is summed (norms, softmax), 16 partial sums run over index mod 16 and are then added as a tree:
+ *    8 apart, 4 apart, 2 apart, 1 apart ("sum16").
+ * fma(a, b, c) is one rounding; everything else rounds once per operation (-ffp-contract=off). */
+#ifndef SL_KERNEL_OPS_H
+#define SL_KERNEL_OPS_H
+
+#include "base/cpu.h"
+#include "kernel/type.h"
+
+/* Output rows of a weight panel; columns of a quantization group. */
+enum { SL_PANEL_ROWS = 16, SL_GROUP = 32 };
+
+/* How a weight matrix lies in memory. SOURCE is the file's own form (row after row of blocks), used by `exact`.
+ * The others are panels of 16 output rows, interleaved so that a vector register holds one column of all 16. */
+typedef enum sl_layout {
+    SL_LAYOUT_SOURCE,
+    SL_LAYOUT_F32,  /* from F32:        per column 16 f32 */
+    SL_LAYOUT_F16,  /* from F16 */
+    SL_LAYOUT_BF16, /* from BF16 */
+    SL_LAYOUT_Q4_0, /* 4-bit, symmetric */
+    SL_LAYOUT_Q4_1, /* 4-bit, scale and minimum */
+    SL_LAYOUT_Q5_0,
+    SL_LAYOUT_Q8_0,
+    SL_LAYOUT_Q4_K,
+    SL_LAYOUT_Q6_K,
+    SL_LAYOUT_COUNT
+} sl_layout;
+
+/* What a layout's matmul reads as activations. */
+typedef enum sl_act {
+    SL_ACT_F32, /* float32[n_cols] a row */
+    SL_ACT_Q8,  /* sl_q8 row, see below */
+} sl_act;
+
+/* Row of int8 activations for n columns (a multiple of 32), G = n / 32 groups:
+ *   int8_t q[n] | float scale[G] | float sum[G] | int16_t half_sum[2 * G]
+ * For each group: amax = max|x|, scale = amax / 127, q = round-to-nearest-even(x * (127 / amax)) (0 when amax is 0),
+ * half_sum = the exact sums of q over columns 0-15 and 16-31, sum = scale * (float)(half_sum[0] + half_sum[1]).
+ * The row is padded to a multiple of 64 bytes. */
+static inline size_t sl_q8_row_bytes(size_t n_cols)
+{
+    size_t groups = n_cols / SL_GROUP;
+    return (n_cols + groups * (2 * sizeof(float) + 2 * sizeof(int16_t)) + 63) & ~(size_t)63;
+}
+static inline const float *sl_q8_scale(const void *row, size_t n_cols)
+{
+    return (const float *)(const void *)((const char *)row + n_cols);
+}
+static inline const float *sl_q8_sum(const void *row, size_t n_cols)
+{
+    return sl_q8_scale(row, n_cols) + n_cols / SL_GROUP;
+}
+static inline const int16_t *sl_q8_half_sum(const void *row, size_t n_cols)
+{
+    return (const int16_t *)(const void *)(sl_q8_sum(row, n_cols) + n_cols / SL_GROUP);
+}
+
+/* A weight matrix W[n_rows][n_cols] (n_rows outputs, n_cols inputs; GGUF's ne = {n_cols, n_rows}) ready for a matmul. */
+typedef struct sl_weight {
+    sl_type type;
+    sl_layout layout;
+    sl_act act;
+    size_t n_rows, n_cols;
+    size_t n_panels;    /* ceil(n_rows / 16); rows beyond n_rows are zero */
+    size_t panel_bytes; /* of a packed panel; SOURCE: of 16 source rows */
+    const void *data;   /* 64-byte aligned unless SOURCE */
+} sl_weight;
+
+/* Layout in which a level computes with a source type. SL_ERR_UNSUPPORTED names the type when there is none, or when
+ * n_cols is no multiple of what it needs. Fills everything of *out but data. */
+SL_WARN_UNUSED sl_status sl_weight_describe(sl_level level, sl_type type, size_t n_rows, size_t n_cols, sl_weight *out,
+                                            sl_err *err);
+
+/* Bytes of the packed form (n_panels * panel_bytes, computed with checks at describe time); at most 1.03 times the
+ * source's for n_rows a multiple of 16. 0 for SOURCE: the file's mapping is used. */
+size_t sl_weight_packed_bytes(const sl_weight *weight);
+
+/* Packs panels [panel_begin, panel_end) from the source rows at src into dst, the start of the whole packed matrix.
+ * Panels are independent: any number of workers may pack different ranges. */
+void sl_weight_pack(const sl_weight *weight, const void *src, void *dst, size_t panel_begin, size_t panel_end);
+
+/* y[r][o] = sum over columns of W[o][c] * x[r][c] (+ bias[o]), for rows [row_begin, row_end) and output panels
+ * [panel_begin, panel_end). The order of the sum depends on the layout alone and stands above each reference kernel. */
+typedef struct sl_matmul {
+    const sl_weight *weight;
+    const void *x; /* activations in weight->act format */
+    size_t x_stride_bytes;
+    float *y;
+    size_t y_stride_elems;
+    const float *bias; /* n_rows, or NULL; added last */
+} sl_matmul;
+typedef void sl_matmul_fn(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end);
+
+typedef enum sl_gate { SL_GATE_SILU, SL_GATE_GELU_TANH } sl_gate;
+typedef enum sl_rope_mode { SL_ROPE_NORM, SL_ROPE_NEOX } sl_rope_mode; /* adjacent pairs; halves */
+
+enum { SL_KV_BLOCK = 16, SL_KV_CHUNK = 64 }; /* positions in a KV block; in one softmax update (aligned to 64) */
+
+/* KV pool of one layer, `type` F32 or F16.
+ *   K: [block][kv_head][head_dim][16 positions]   (a lane is a position)
+ *   V: [block][kv_head][16 positions][head_dim] */
+typedef struct sl_kv_layer {
+    sl_type type;
+    uint32_t n_kv_heads, head_dim;
+    void *k, *v;
+} sl_kv_layer;
+
+/* Bytes of K (or V) of one layer in one block: n_kv_heads * head_dim * 16 * element size. */
+size_t sl_kv_block_bytes(const sl_kv_layer *layer);
+
+/* Consecutive rows of one sequence at consecutive positions. */
+typedef struct sl_attention_tile {
+    const uint32_t *blocks; /* physical block of each logical block of the sequence */
+    uint32_t row, n_rows;   /* rows [row, row + n_rows) of q and out; n_rows <= SL_ATTENTION_ROWS */
+    uint32_t position;      /* of the first row; row i sees positions [max(0, p - window + 1), p], p = position + i */
+} sl_attention_tile;
+enum { SL_ATTENTION_ROWS = 32 };
+
+/* out[r][h] = sum_p softmax_p(scale * q[r][h] . k[p][h / (n_heads / n_kv_heads)]) * v[p][...], one pass with the online
+ * softmax (Milakov and Gimelshein 2018) over chunks of 64 positions aligned to absolute positions, in logical order:
+ * scores lane by lane, fma over d in order; m' = max(m, chunk's max); p = exp(s - m'); l = l * exp(m - m') + sum16(p);
+ * acc[d] = acc[d] * exp(m - m'), then fma(p, v[d], acc[d]) over positions in order. A chunk in which a row sees nothing
+ * leaves the row untouched; positions a row does not see contribute p = 0 and are never multiplied with V's bytes when
+ * no row of the tile sees them. */
+typedef struct sl_attention {
+    const float *q; /* [rows][n_heads][head_dim], rotated */
+    size_t q_stride_elems;
+    float *out; /* same shape */
+    size_t out_stride_elems;
+    uint32_t n_heads;
+    uint32_t window;  /* 0 = full */
+    float scale;      /* usually 1 / sqrt(head_dim) */
+    float softcap;    /* 0 = none; s = softcap * tanh(s / softcap) */
+    sl_kv_layer kv;
+} sl_attention;
+/* One tile and one kv head (all its query heads). scratch: sl_attention_scratch_bytes, 64-byte aligned, per worker. */
+typedef void sl_attention_fn(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch);
+size_t sl_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim);
+
+/* The kernels of one level. Row kernels work on one row; y may equal x where both are float rows. */
+typedef struct sl_kernels {
+    sl_level level;
+    /* r = 1 / sqrt(sum16(x*x by fma) / n + eps); y[i] = (x[i] * r) * w[i]; w NULL = 1. Zhang and Sennrich 2019. */
+    void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);
+    /* x (n floats, n a multiple of 32) to an sl_q8 row */
+    void (*quantize_q8)(void *y, const float *x, size_t n);
+    /* y = act(gate) * up; silu(g) = g / (1 + exp(-g)); gelu_tanh(g) = 0.5 g (1 + tanh(sqrt(2/pi) (g + 0.044715 g^3))) */
+    void (*glu)(float *y, const float *gate, const float *up, size_t n, sl_gate gate_fn);
+    void (*add)(float *y, const float *a, const float *b, size_t n);
+    void (*scale)(float *y, const float *x, float factor, size_t n);
+    /* Rotates the first 2 * n_pairs of head_dim of each head in place; cos_sin: n_pairs cosines, then n_pairs sines.
+     * (a, b) -> (a cos - b sin, b cos + a sin) as fma(a, cos, -(b * sin)), fma(b, cos, a * sin). Su et al. 2021. */
+    void (*rope)(float *x, uint32_t n_heads, uint32_t head_dim, const float *cos_sin, uint32_t n_pairs,
+                 sl_rope_mode mode);
+    /* Writes one row's k and v ([n_kv_heads][head_dim]) to slot (0-15) of physical block. */
+    void (*kv_write)(const sl_kv_layer *layer, uint32_t block, uint32_t slot, const float *k, const float *v);
+    sl_attention_fn *attention;
+    sl_matmul_fn *matmul[SL_LAYOUT_COUNT];
+    /* y[0..n_cols) = row of the weight, bitwise what sl_type_info.dequantize gives (embedding look-up) */
+    void (*unpack_row)(const sl_weight *weight, size_t row, float *y);
+} sl_kernels;
+
+/* Kernels for a level (never NULL); static storage, safe from any thread. */
+const sl_kernels *sl_kernels_get(sl_level level);
+
+/* Raised whenever any kernel's bits change; part of numerics_id. */
+#define SL_KERNEL_REVISION 1
+
+#endif
