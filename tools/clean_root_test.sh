@@ -6,6 +6,9 @@
 # FOLDER/base-SUITE keeps the bare system between runs, FOLDER/root is made anew each time. Needs root and debootstrap.
 #   SUITE    release to install (default bookworm)
 #   MIRROR   archive to take it from (default: where the host's apt gets this release)
+#   COMPONENTS            of the archive (default main; Ubuntu needs main,universe)
+#   DEBOOTSTRAP_OPTIONS   more options, such as --keyring=FILE for a release of another distribution
+#   DEBOOTSTRAP_SCRIPT    for a release newer than the host's debootstrap
 # The network settings of the host (proxies, pip's settings, certificates, resolver) are handed on.
 set -euo pipefail
 folder=$(realpath -m "$1")
@@ -20,13 +23,15 @@ repository=$(cd "$(dirname "$0")/.." && pwd)
 make_base() {
     local mirror=${MIRROR:-}
     if [ -z "$mirror" ]; then
+        # shellcheck disable=SC2016
         mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
             awk -v suite="$suite" '$2 == suite { print $1; exit }')
     fi
     [ -n "$mirror" ] || { echo "apt knows no mirror of $suite: set MIRROR" >&2; exit 1; }
-    # ca-certificates comes with python3-pip. main is enough for Debian, Ubuntu keeps cmocka and others in universe.
-    debootstrap --variant=minbase --components=main,universe --include=git,make,python3-pip \
-        ${DEBOOTSTRAP_OPTIONS:-} "$suite" "$base.part" "$mirror" >"$folder/debootstrap.log" 2>&1 ||
+    # The options are split into words on purpose.
+    # shellcheck disable=SC2086
+    debootstrap --variant=minbase --components="${COMPONENTS:-main}" --include=git,make,python3-pip \
+        ${DEBOOTSTRAP_OPTIONS:-} "$suite" "$base.part" "$mirror" ${DEBOOTSTRAP_SCRIPT:-} >"$folder/debootstrap.log" 2>&1 ||
         { tail -n 5 "$folder/debootstrap.log" >&2; exit 1; }
     mv "$base.part" "$base"
 }
