@@ -23,7 +23,7 @@ SL_WARN_UNUSED sl_status sl_err_set(sl_err *err, sl_status code, const char *for
 void sl_assert_failed(const char *cond, const char *file, int line) __attribute__((noreturn, cold));
 
 #define SL_COUNTOF(a) (sizeof(a) / sizeof((a)[0]))
-#define SL_MIN(a, b) ((a) < (b) ? (a) : (b))
-#define SL_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define SL_MIN(a, b)  ((a) < (b) ? (a) : (b))
+#define SL_MAX(a, b)  ((a) > (b) ? (a) : (b))
 
 #endif
