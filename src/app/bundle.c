@@ -55,7 +55,7 @@ static void open_template(sl_bundle *bundle)
             bundle->chat = NULL;
         return;
     }
-    (void)sl_err_set(&bundle->chat_error, SL_ERR_UNSUPPORTED, "the file has no chat template");
+    sl_err_set(&bundle->chat_error, SL_ERR_UNSUPPORTED, "the file has no chat template");
 }
 
 static sl_status find_stop_tokens(sl_bundle *bundle, sl_err *err)
