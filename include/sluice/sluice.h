@@ -19,8 +19,8 @@ extern "C" {
 #define SL_ABI_VERSION 1
 
 #if defined(__GNUC__)
-#define SL_API __attribute__((visibility("default")))
-#define SL_WARN_UNUSED __attribute__((warn_unused_result))
+#define SL_API               __attribute__((visibility("default")))
+#define SL_WARN_UNUSED       __attribute__((warn_unused_result))
 #define SL_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 #else
 #define SL_API

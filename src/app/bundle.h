@@ -10,7 +10,7 @@
 typedef struct sl_bundle sl_bundle;
 
 enum {
-    SL_BUNDLE_TEXT_ONLY = 1, /* vocabulary and template, no model (`sluice tokenize`) */
+    SL_BUNDLE_TEXT_ONLY = 1,  /* vocabulary and template, no model (`sluice tokenize`) */
     SL_BUNDLE_NO_WEIGHTS = 2, /* the model's plan without packed weights (`sluice info`) */
 };
 
@@ -23,7 +23,8 @@ typedef struct sl_bundle_options {
 sl_bundle_options sl_bundle_options_default(void);
 
 /* Opens the GGUF file at path. The caller closes it. */
-SL_WARN_UNUSED sl_status sl_bundle_open(const char *path, const sl_bundle_options *options, sl_bundle **out, sl_err *err);
+SL_WARN_UNUSED sl_status sl_bundle_open(const char *path, const sl_bundle_options *options, sl_bundle **out,
+                                        sl_err *err);
 void sl_bundle_close(sl_bundle *bundle);
 
 const sl_gguf *sl_bundle_gguf(const sl_bundle *bundle);
@@ -38,8 +39,8 @@ SL_WARN_UNUSED sl_status sl_bundle_chat_tokens(const sl_bundle *bundle, const sl
                                                sl_tokens *out, sl_err *err);
 
 /* Appends the tokens of plain text (untrusted), with BOS if the model wants it. */
-SL_WARN_UNUSED sl_status sl_bundle_text_tokens(const sl_bundle *bundle, const char *text, size_t n_bytes, sl_tokens *out,
-                                               sl_err *err);
+SL_WARN_UNUSED sl_status sl_bundle_text_tokens(const sl_bundle *bundle, const char *text, size_t n_bytes,
+                                               sl_tokens *out, sl_err *err);
 
 /* Ids of all tokens that end an answer; *ids is owned by the bundle. */
 size_t sl_bundle_stop_tokens(const sl_bundle *bundle, const uint32_t **ids);

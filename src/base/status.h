@@ -5,7 +5,7 @@
 #include <sluice/sluice.h>
 
 /* Fills *err (may be NULL) with code and the formatted message (cut at 255 bytes) and returns code. */
-SL_WARN_UNUSED sl_status sl_err_set(sl_err *err, sl_status code, const char *format, ...) SL_PRINTF(3, 4);
+sl_status sl_err_set(sl_err *err, sl_status code, const char *format, ...) SL_PRINTF(3, 4);
 
 /* Returns from the calling function with the status of expr unless it is SL_OK. */
 #define SL_TRY(expr)                                                                                                   \
@@ -23,7 +23,7 @@ SL_WARN_UNUSED sl_status sl_err_set(sl_err *err, sl_status code, const char *for
 void sl_assert_failed(const char *cond, const char *file, int line) __attribute__((noreturn, cold));
 
 #define SL_COUNTOF(a) (sizeof(a) / sizeof((a)[0]))
-#define SL_MIN(a, b) ((a) < (b) ? (a) : (b))
-#define SL_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define SL_MIN(a, b)  ((a) < (b) ? (a) : (b))
+#define SL_MAX(a, b)  ((a) > (b) ? (a) : (b))
 
 #endif

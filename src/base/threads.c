@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 enum {
-    SPINS = 4000,  /* about 50 µs of pause instructions before yielding */
-    YIELDS = 200,  /* then this many yields before sleeping */
+    SPINS = 4000, /* about 50 µs of pause instructions before yielding */
+    YIELDS = 200, /* then this many yields before sleeping */
     MAX_THREADS = 1024,
 };
 

@@ -9,10 +9,10 @@
 typedef struct sl_engine sl_engine;
 
 typedef struct sl_engine_options {
-    uint32_t context;     /* most tokens of one sequence, prompt and answer; 0 = the model's own */
-    uint32_t chunk;       /* most rows of a step (prefill goes in chunks of this); 0 = 512 */
-    uint32_t n_sequences; /* KV memory is sized for this many sequences of `context` tokens; 0 = 1 */
-    uint32_t logit_rows;  /* most rows a step computes logits for; 0 = 32 */
+    uint32_t context;      /* most tokens of one sequence, prompt and answer; 0 = the model's own */
+    uint32_t chunk;        /* most rows of a step (prefill goes in chunks of this); 0 = 512 */
+    uint32_t n_sequences;  /* KV memory is sized for this many sequences of `context` tokens; 0 = 1 */
+    uint32_t logit_rows;   /* most rows a step computes logits for; 0 = 32 */
     uint64_t shuffle_seed; /* not 0: physical KV blocks are handed out in a random order (tests) */
 } sl_engine_options;
 
@@ -49,9 +49,9 @@ typedef struct sl_event {
     sl_finish finish;   /* FINISHED, and what follows */
     sl_err error;
     uint32_t n_prompt, n_generated;
-    uint32_t n_cached;   /* prompt tokens whose KV was there already */
-    int64_t prefill_us;  /* submit to first token */
-    int64_t decode_us;   /* first token to last */
+    uint32_t n_cached;  /* prompt tokens whose KV was there already */
+    int64_t prefill_us; /* submit to first token */
+    int64_t decode_us;  /* first token to last */
 } sl_event;
 
 /* Called from sl_engine_step on the calling thread; may call submit and cancel, nothing else. */
@@ -61,9 +61,9 @@ typedef void sl_event_fn(void *user, const sl_event *event);
 typedef void sl_logits_fn(void *user, uint32_t position, const float *logits);
 
 typedef struct sl_request {
-    const uint32_t *prompt; /* copied */
-    size_t n_prompt;        /* at least 1 */
-    uint32_t max_tokens;    /* to generate; 0 = score the prompt only */
+    const uint32_t *prompt;      /* copied */
+    size_t n_prompt;             /* at least 1 */
+    uint32_t max_tokens;         /* to generate; 0 = score the prompt only */
     const uint32_t *stop_tokens; /* copied; none = generate until max_tokens */
     size_t n_stop_tokens;
     sl_sample_params sampling; /* its bias array is copied */

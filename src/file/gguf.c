@@ -2,7 +2,7 @@
 
 #include "base/arena.h"
 #include "base/checked.h"
-#include "base/utf8.h"
+#include "file/gguf_format.h"
 #include "file/names.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DEFAULT_ALIGNMENT = 32, MAGIC_BYTES = 4 };
+enum { MAGIC_BYTES = 4 };
 
 struct sl_gguf {
     const uint8_t *bytes;
@@ -38,17 +38,6 @@ typedef struct cursor {
     bool limited; /* end is the limit of header bytes rather than the file's */
     sl_err *err;
 } cursor;
-
-/* Bytes of one element of a fixed-size kind; 0 for strings, arrays and unknown kinds. */
-static uint32_t kind_bytes(uint32_t kind)
-{
-    static const uint8_t sizes[] = {
-        [SL_GGUF_U8] = 1,  [SL_GGUF_I8] = 1,  [SL_GGUF_U16] = 2, [SL_GGUF_I16] = 2,
-        [SL_GGUF_U32] = 4, [SL_GGUF_I32] = 4, [SL_GGUF_F32] = 4, [SL_GGUF_BOOL] = 1,
-        [SL_GGUF_U64] = 8, [SL_GGUF_I64] = 8, [SL_GGUF_F64] = 8,
-    };
-    return kind < SL_COUNTOF(sizes) ? sizes[kind] : 0;
-}
 
 /* Text from outside as it may stand in a message: cut (keeping the end when from_end), control characters as '?'. */
 typedef struct printable {
@@ -124,20 +113,10 @@ static sl_status take_count(cursor *c, const char *what, uint64_t min_bytes, uin
     return SL_OK;
 }
 
-/* A key or tensor name: 1 to max_bytes of UTF-8 without control characters. */
 static sl_status take_name(cursor *c, const char *what, size_t max_bytes, sl_gguf_string *out)
 {
     SL_TRY(take_string(c, out));
-    if (!out->n_bytes)
-        SL_FAIL(c->err, SL_ERR_FORMAT, "an empty %s", what);
-    if (out->n_bytes > max_bytes)
-        SL_FAIL(c->err, SL_ERR_FORMAT, "a %s of %zu bytes, more than the %zu allowed", what, out->n_bytes, max_bytes);
-    bool clean = sl_utf8_valid(out->bytes, out->n_bytes);
-    for (size_t i = 0; clean && i < out->n_bytes; i++)
-        clean = (unsigned char)out->bytes[i] >= 0x20 && out->bytes[i] != 0x7f;
-    if (!clean)
-        SL_FAIL(c->err, SL_ERR_FORMAT, "a %s with control characters or broken UTF-8", what);
-    return SL_OK;
+    return sl_gguf_check_name(what, out->bytes, out->n_bytes, max_bytes, c->err);
 }
 
 static sl_status no_memory(sl_err *err)
@@ -180,7 +159,7 @@ static sl_status read_value(cursor *c, sl_gguf *gguf, sl_gguf_value *value)
         if (elem_kind == SL_GGUF_ARRAY)
             SL_FAIL(c->err, SL_ERR_UNSUPPORTED, "key '%s' is an array of arrays", key.text);
     }
-    uint32_t elem_bytes = kind_bytes(elem_kind);
+    uint32_t elem_bytes = sl_gguf_kind_bytes(elem_kind);
     if (!elem_bytes && elem_kind != SL_GGUF_STRING)
         SL_FAIL(c->err, SL_ERR_FORMAT, "key '%s' has the unknown value type %u", key.text, elem_kind);
     if (kind == SL_GGUF_ARRAY)
@@ -204,36 +183,13 @@ static sl_status read_value(cursor *c, sl_gguf *gguf, sl_gguf_value *value)
 static sl_status read_alignment(sl_gguf *gguf, sl_err *err)
 {
     const sl_gguf_value *value = sl_gguf_find(gguf, "general.alignment");
-    gguf->alignment = DEFAULT_ALIGNMENT;
+    gguf->alignment = SL_GGUF_DEFAULT_ALIGNMENT;
     if (!value)
         return SL_OK;
     if (value->kind != SL_GGUF_U32)
         SL_FAIL(err, SL_ERR_FORMAT, "general.alignment is not a u32");
     memcpy(&gguf->alignment, value->data, 4);
-    if (gguf->alignment < SL_GGUF_MIN_ALIGNMENT || gguf->alignment > SL_GGUF_MAX_ALIGNMENT ||
-        (gguf->alignment & (gguf->alignment - 1)))
-        SL_FAIL(err, SL_ERR_FORMAT, "general.alignment is %u, not a power of two from %d to %d", gguf->alignment,
-                SL_GGUF_MIN_ALIGNMENT, SL_GGUF_MAX_ALIGNMENT);
-    return SL_OK;
-}
-
-/* Fills n_elems and n_bytes from ne and type; both fit in 63 bits. */
-static sl_status size_tensor(sl_gguf_tensor *tensor, sl_err *err)
-{
-    tensor->n_elems = 1;
-    for (uint32_t d = 0; d < 4; d++) {
-        if (!tensor->ne[d])
-            SL_FAIL(err, SL_ERR_FORMAT, "tensor '%s' has a dimension of 0", tensor->name);
-        if (!sl_mul_u64(tensor->n_elems, tensor->ne[d], &tensor->n_elems) || tensor->n_elems > INT64_MAX)
-            SL_FAIL(err, SL_ERR_FORMAT, "tensor '%s' has more elements than 63 bits count", tensor->name);
-    }
-    if (tensor->ne[0] % tensor->info->block_elems)
-        SL_FAIL(err, SL_ERR_FORMAT, "tensor '%s' has rows of %llu, not a multiple of the %u of %s", tensor->name,
-                (unsigned long long)tensor->ne[0], tensor->info->block_elems, tensor->info->name);
-    if (!sl_mul_u64(tensor->n_elems / tensor->info->block_elems, tensor->info->block_bytes, &tensor->n_bytes) ||
-        tensor->n_bytes > INT64_MAX)
-        SL_FAIL(err, SL_ERR_FORMAT, "tensor '%s' has more bytes than 63 bits count", tensor->name);
-    return SL_OK;
+    return sl_gguf_check_alignment(gguf->alignment, err);
 }
 
 static sl_status read_tensor(cursor *c, sl_gguf *gguf, sl_gguf_tensor *tensor)
@@ -259,7 +215,7 @@ static sl_status read_tensor(cursor *c, sl_gguf *gguf, sl_gguf_tensor *tensor)
     if (!tensor->info)
         SL_FAIL(c->err, SL_ERR_UNSUPPORTED, "tensor '%s' has the unknown type %u", tensor->name, type);
     tensor->type = (sl_type)type;
-    SL_TRY(size_tensor(tensor, c->err));
+    SL_TRY(sl_gguf_size_tensor(tensor, c->err));
     SL_TRY(take_u64(c, &tensor->offset));
     if (tensor->offset & (gguf->alignment - 1))
         SL_FAIL(c->err, SL_ERR_FORMAT, "tensor '%s' starts at %llu, which is not aligned to %u", tensor->name,
@@ -325,7 +281,7 @@ static sl_status read_magic(cursor *c)
     if (version == 1 || version == 2)
         SL_FAIL(c->err, SL_ERR_UNSUPPORTED, "GGUF version %u is too old, only 3 can be read; convert the model again",
                 version);
-    if (version != 3)
+    if (version != SL_GGUF_VERSION)
         SL_FAIL(c->err, SL_ERR_UNSUPPORTED, "GGUF version %u is unknown, only 3 can be read", version);
     return SL_OK;
 }
@@ -528,7 +484,7 @@ typedef struct number {
 
 static bool load_number(const sl_gguf_value *value, uint64_t index, number *out)
 {
-    uint32_t n_bytes = kind_bytes(value->elem_kind);
+    uint32_t n_bytes = sl_gguf_kind_bytes(value->elem_kind);
     if (index >= value->count || !n_bytes)
         return false;
     const uint8_t *at = (const uint8_t *)value->data + index * n_bytes;

@@ -29,11 +29,11 @@ typedef struct sl_model_info {
     const char *arch;
     char name[64];
     uint32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_vocab, context_length;
-    uint32_t window;          /* sliding window of local layers; 0 = none */
-    uint32_t n_window_layers; /* how many layers use it */
-    uint64_t n_params;        /* elements of all tensors */
-    uint64_t weight_bytes;    /* of all tensors in the file */
-    uint64_t packed_bytes;    /* memory that packed weights take (0 for what stays in the mapping) */
+    uint32_t window;             /* sliding window of local layers; 0 = none */
+    uint32_t n_window_layers;    /* how many layers use it */
+    uint64_t n_params;           /* elements of all tensors */
+    uint64_t weight_bytes;       /* of all tensors in the file */
+    uint64_t packed_bytes;       /* memory that packed weights take (0 for what stays in the mapping) */
     uint64_t kv_bytes_per_token; /* all layers, K and V, with kv_type */
     bool tied_embeddings;
 } sl_model_info;

@@ -11,10 +11,10 @@ typedef struct sl_logit_bias {
 
 /* What a request asks of the sampler. Defaults from sl_sample_params_default(): greedy with nothing else on. */
 typedef struct sl_sample_params {
-    float temperature; /* 0 = greedy */
-    uint32_t top_k;    /* 0 = off */
-    float top_p;       /* 1 = off */
-    float min_p;       /* 0 = off; relative to the most likely token */
+    float temperature;        /* 0 = greedy */
+    uint32_t top_k;           /* 0 = off */
+    float top_p;              /* 1 = off */
+    float min_p;              /* 0 = off; relative to the most likely token */
     float repetition_penalty; /* 1 = off; Keskar et al. 2019: divides positive and multiplies negative logits */
     float presence_penalty;   /* 0 = off; subtracted once from tokens generated before */
     float frequency_penalty;  /* 0 = off; subtracted once per occurrence */
@@ -27,7 +27,9 @@ typedef struct sl_sample_params {
 
 sl_sample_params sl_sample_params_default(void);
 
-/* SL_ERR_ARGUMENT naming the field and its range for anything outside it or not finite. */
+/* SL_ERR_ARGUMENT naming the field and its range for anything outside it or not finite. Ranges: temperature 0-100,
+ * top_p and min_p 0-1, repetition_penalty 0.01-100, presence and frequency penalty -2 to 2, bias -100 to 100 (the last
+ * three as OpenAI's API), bias tokens below n_vocab. */
 SL_WARN_UNUSED sl_status sl_sample_params_check(const sl_sample_params *params, uint32_t n_vocab, sl_err *err);
 
 enum { SL_MAX_LOGPROBS = 20 };
@@ -47,16 +49,21 @@ typedef struct sl_sampled {
 typedef struct sl_sampler sl_sampler;
 
 /* Sampler of one sequence over n_vocab tokens; params are checked and copied. The caller closes it. */
-SL_WARN_UNUSED sl_status sl_sampler_open(const sl_sample_params *params, uint32_t n_vocab, sl_sampler **out, sl_err *err);
+SL_WARN_UNUSED sl_status sl_sampler_open(const sl_sample_params *params, uint32_t n_vocab, sl_sampler **out,
+                                         sl_err *err);
 void sl_sampler_close(sl_sampler *sampler);
 
 /* Tells the sampler of a token of the context. Prompt tokens (generated = false) count for the repetition penalty only,
- * generated ones for all three, as in OpenAI's and vLLM's definitions. */
+ * generated ones for all three, as in OpenAI's and vLLM's definitions. Tokens outside the vocabulary are ignored. */
 void sl_sampler_accept(sl_sampler *sampler, uint32_t token, bool generated);
 
-/* Chooses the token for position from n_vocab logits, which are left unchanged. The random number is a function of seed
+/* Chooses the token for position from n_vocab logits, which are left unchanged. In the order of Hugging Face
+ * transformers (GenerationMixin._get_logits_processor and the warpers after it): bias is added; the repetition penalty,
+ * then frequency and presence penalties applied (these two as in vLLM's apply_penalties); the whole divided by
+ * temperature; top-k, top-p and min-p each narrow what the one before has left, equal logits by lower id; the rest is
+ * drawn from. A temperature below 1e-5 is greedy: the highest adjusted logit, lowest id first. The random number is a function of seed
  * and position alone (counter-based), so that a restart continues identically. Does not call accept.
- * SL_ERR_NUMERIC when a logit is NaN or no finite logit is left. */
+ * SL_ERR_NUMERIC when a logit is NaN or +inf, or no finite logit is left; -inf rules a token out. */
 SL_WARN_UNUSED sl_status sl_sampler_sample(sl_sampler *sampler, const float *logits, uint64_t position, sl_sampled *out,
                                            sl_err *err);
 

@@ -31,10 +31,10 @@ typedef struct sl_vocab_desc {
     sl_bytes pre; /* name of the pre-tokenizer (tokenizer.ggml.pre): "smollm", "llama-bpe", "qwen2", …; BPE only */
     uint32_t n_tokens;
     const sl_bytes *tokens;
-    const float *scores;   /* n_tokens, SPM only; NULL = 0 */
-    const int32_t *types;  /* n_tokens of sl_token_type; NULL = normal */
+    const float *scores;  /* n_tokens, SPM only; NULL = 0 */
+    const int32_t *types; /* n_tokens of sl_token_type; NULL = normal */
     uint32_t n_merges;
-    const sl_bytes *merges; /* "left right", split at the first space at index >= 1; BPE only */
+    const sl_bytes *merges;          /* "left right", split at the first space at index >= 1; BPE only */
     int64_t bos, eos, eot, unk, pad; /* -1 = none */
     bool add_bos, add_eos, add_space_prefix;
 } sl_vocab_desc;
@@ -80,7 +80,8 @@ typedef struct sl_span {
 } sl_span;
 
 enum {
-    SL_TOKENIZE_ADD_SPECIAL = 1, /* BOS/EOS as the model wants; a BOS that the text already begins with is not doubled */
+    SL_TOKENIZE_ADD_SPECIAL =
+        1, /* BOS/EOS as the model wants; a BOS that the text already begins with is not doubled */
 };
 
 /* Appends the ids of n_spans spans to *out. Any bytes are accepted, ill-formed UTF-8 included. Adjacent spans of ordinary

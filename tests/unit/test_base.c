@@ -61,7 +61,8 @@ static void test_utf8(void **state)
         assert_int_equal(sl_utf8_incomplete_tail(s, n), 0);
     }
     /* overlong, surrogate, above the last plane, stray continuation: table 3-7 of the Unicode standard */
-    const char *bad[] = {"\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\x80", "\xff", "\xf0\x80\x80\x80"};
+    const char *bad[] = {"\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80",    "\xf4\x90\x80\x80",
+                         "\x80",     "\xff",         "\xf0\x80\x80\x80"};
     for (size_t i = 0; i < SL_COUNTOF(bad); i++)
         assert_false(sl_utf8_valid(bad[i], strlen(bad[i])));
 }
@@ -140,8 +141,8 @@ static void test_levels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arena), cmocka_unit_test(test_checked), cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_share), cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_arena),   cmocka_unit_test(test_checked), cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_threads), cmocka_unit_test(test_share),   cmocka_unit_test(test_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

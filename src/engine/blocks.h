@@ -1,0 +1,20 @@
+/* Pool of KV blocks of one layer group: physical blocks are handed out and taken back as indices. */
+#ifndef SL_ENGINE_BLOCKS_H
+#define SL_ENGINE_BLOCKS_H
+
+#include "base/status.h"
+
+typedef struct sl_blocks {
+    uint32_t *free; /* stack of free blocks */
+    uint32_t n_free, n_blocks;
+} sl_blocks;
+
+/* All n_blocks free; handed out in rising order, or in an order that shuffle_seed (not 0) decides. SL_ERR_NOMEM. */
+SL_WARN_UNUSED sl_status sl_blocks_open(sl_blocks *blocks, uint32_t n_blocks, uint64_t shuffle_seed, sl_err *err);
+void sl_blocks_close(sl_blocks *blocks);
+
+/* A free block; the caller has made sure that there is one. */
+uint32_t sl_blocks_take(sl_blocks *blocks);
+void sl_blocks_give(sl_blocks *blocks, uint32_t block);
+
+#endif

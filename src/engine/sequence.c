@@ -1,0 +1,115 @@
+#include "engine/sequence.h"
+
+#include "base/checked.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool copy_arrays(sl_sequence *s, const sl_request *request, uint32_t capacity)
+{
+    size_t n_stop = request->n_stop_tokens, n_bias = request->sampling.n_bias;
+    uint32_t *stop = calloc(n_stop + 1, sizeof *stop);
+    sl_logit_bias *bias = calloc(n_bias + 1, sizeof *bias);
+    s->tokens = calloc((size_t)capacity + 1, sizeof *s->tokens);
+    s->request.stop_tokens = stop;
+    s->request.sampling.bias = bias;
+    if (!stop || !bias || !s->tokens)
+        return false;
+    if (n_stop)
+        memcpy(stop, request->stop_tokens, n_stop * sizeof *stop);
+    if (n_bias)
+        memcpy(bias, request->sampling.bias, n_bias * sizeof *bias);
+    memcpy(s->tokens, request->prompt, request->n_prompt * sizeof *s->tokens);
+    s->request.prompt = s->tokens;
+    s->n_tokens = (uint32_t)request->n_prompt;
+    return true;
+}
+
+static bool make_tables(sl_sequence *s, uint32_t capacity, int n_groups)
+{
+    size_t n = sl_ceil_div(capacity, SL_KV_BLOCK);
+    for (int g = 0; g < n_groups; g++) {
+        s->blocks[g] = malloc((n + 1) * sizeof *s->blocks[g]);
+        if (!s->blocks[g])
+            return false;
+        memset(s->blocks[g], 0xff, (n + 1) * sizeof *s->blocks[g]);
+    }
+    return true;
+}
+
+sl_status sl_sequence_open(const sl_request *request, uint32_t n_vocab, uint32_t context, int n_groups,
+                           sl_sequence **out, sl_err *err)
+{
+    sl_sequence *s = calloc(1, sizeof *s);
+    if (!s)
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for a request");
+    s->request = *request;
+    s->request.max_tokens = SL_MIN(request->max_tokens, context - (uint32_t)request->n_prompt);
+    s->request.stop_tokens = NULL;
+    s->request.sampling.bias = NULL;
+    uint32_t capacity = (uint32_t)request->n_prompt + s->request.max_tokens;
+    sl_status status = SL_OK;
+    if (!copy_arrays(s, request, capacity) || !make_tables(s, capacity, n_groups))
+        status = sl_err_set(err, SL_ERR_NOMEM, "no memory for a request of %u tokens", capacity);
+    if (status == SL_OK)
+        status = sl_sampler_open(&s->request.sampling, n_vocab, &s->sampler, err);
+    if (status != SL_OK) {
+        sl_sequence_close(s);
+        return status;
+    }
+    for (uint32_t i = 0; i < s->n_tokens; i++)
+        sl_sampler_accept(s->sampler, s->tokens[i], false);
+    *out = s;
+    return SL_OK;
+}
+
+void sl_sequence_close(sl_sequence *s)
+{
+    if (!s)
+        return;
+    sl_sampler_close(s->sampler);
+    free((void *)(uintptr_t)s->request.stop_tokens);
+    free((void *)(uintptr_t)s->request.sampling.bias);
+    free(s->tokens);
+    for (int g = 0; g < SL_MAX_KV_GROUPS; g++)
+        free(s->blocks[g]);
+    free(s);
+}
+
+uint32_t sl_sequence_max_positions(const sl_sequence *s)
+{
+    return (uint32_t)s->request.n_prompt + s->request.max_tokens;
+}
+
+uint32_t sl_sequence_max_blocks(uint32_t n_positions, uint32_t window, uint32_t chunk)
+{
+    uint64_t held = window ? SL_MIN((uint64_t)n_positions, (uint64_t)window + chunk + SL_KV_BLOCK) : n_positions;
+    return (uint32_t)sl_ceil_div(held, SL_KV_BLOCK);
+}
+
+void sl_sequence_extend(sl_sequence *s, sl_blocks *pool, int group, uint32_t end)
+{
+    while ((uint64_t)s->n_taken[group] * SL_KV_BLOCK < end)
+        s->blocks[group][s->n_taken[group]++] = sl_blocks_take(pool);
+}
+
+static void free_until(sl_sequence *s, sl_blocks *pool, int group, uint32_t n_blocks)
+{
+    while (s->n_freed[group] < SL_MIN(n_blocks, s->n_taken[group])) {
+        uint32_t *slot = &s->blocks[group][s->n_freed[group]++];
+        sl_blocks_give(pool, *slot);
+        *slot = SL_NO_BLOCK;
+    }
+}
+
+void sl_sequence_trim(sl_sequence *s, sl_blocks *pool, int group, uint32_t window)
+{
+    /* The next row, at n_done, sees (n_done - window, n_done]. */
+    if (window && s->n_done >= window)
+        free_until(s, pool, group, (s->n_done - window + 1) / SL_KV_BLOCK);
+}
+
+void sl_sequence_release(sl_sequence *s, sl_blocks *pool, int group)
+{
+    free_until(s, pool, group, s->n_taken[group]);
+}

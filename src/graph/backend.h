@@ -1,0 +1,64 @@
+/* What the engine asks of whatever runs a plan. The KV layout belongs to the backend: blocks are indices here. */
+#ifndef SL_GRAPH_BACKEND_H
+#define SL_GRAPH_BACKEND_H
+
+#include "base/threads.h"
+#include "graph/plan.h"
+
+/* One row of a step. */
+typedef struct sl_row {
+    uint32_t seq;      /* index into the batch's seqs */
+    uint32_t position; /* in its sequence */
+    int32_t parent;    /* row it follows in a tree of drafts; -1: the sequence's previous position */
+    uint32_t token;
+    const float *embedding; /* n_embd floats instead of the token, or NULL */
+    uint32_t adapter;       /* 0 = none */
+    bool causal;
+    bool wanted; /* its logits are asked for */
+} sl_row;
+
+/* Block tables of one sequence, one a KV group: blocks[g][i] holds positions [16 i, 16 i + 16). */
+typedef struct sl_batch_seq {
+    const uint32_t *blocks[SL_MAX_KV_GROUPS];
+} sl_batch_seq;
+
+/* Rows of a sequence stand together, in rising position. */
+typedef struct sl_batch {
+    const sl_row *rows;
+    uint32_t n_rows;
+    const sl_batch_seq *seqs;
+    uint32_t n_seqs;
+} sl_batch;
+
+typedef struct sl_context_sizes {
+    uint32_t max_rows, max_wanted;
+    uint32_t n_blocks[SL_MAX_KV_GROUPS]; /* of each group's pool */
+} sl_context_sizes;
+
+typedef struct sl_context sl_context; /* what one engine has on the backend: pools, buffers, scratch */
+
+/* Called between two steps with a tapped value: n_rows rows of width floats, stride_elems apart. */
+typedef void sl_tap_fn(void *user, const char *name, const float *data, size_t n_rows, size_t width,
+                       size_t stride_elems);
+
+typedef struct sl_backend {
+    const char *name;
+    /* Memory that context_open will take: step buffers, per-worker scratch, KV. */
+    void (*context_bytes)(const sl_plan *plan, const sl_context_sizes *sizes, int n_threads, uint64_t *step_bytes,
+                          uint64_t *scratch_bytes, uint64_t *kv_bytes);
+    sl_status (*context_open)(const sl_plan *plan, const sl_context_sizes *sizes, sl_threads *pool, sl_context **out,
+                              sl_err *err);
+    void (*context_close)(sl_context *context);
+    /* Runs the whole plan on a batch. SL_ERR_UNSUPPORTED for a row that needs what the backend lacks. */
+    sl_status (*run)(sl_context *context, const sl_batch *batch, sl_err *err);
+    /* Logits of the index-th wanted row of the last run, readable by the host until the next. */
+    const float *(*logits)(sl_context *context, uint32_t index);
+    void (*copy_block)(sl_context *context, int group, uint32_t from, uint32_t to);
+    void (*synchronise)(sl_context *context);
+    void (*set_tap)(sl_context *context, sl_tap_fn *fn, void *user);
+} sl_backend;
+
+/* This machine's CPU. */
+const sl_backend *sl_backend_cpu(void);
+
+#endif

@@ -1,0 +1,437 @@
+/* The CPU backend: every worker walks the steps of the plan, a barrier between them. */
+#include "graph/backend.h"
+
+#include "base/checked.h"
+#include "graph/row_ops.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct sl_context {
+    const sl_plan *plan;
+    sl_threads *pool;
+    sl_context_sizes sizes;
+    char *arena; /* step buffers */
+    uint64_t arena_bytes;
+    size_t *offsets; /* of each value in the arena */
+    sl_kv_layer *kv; /* of each attention layer */
+    char *kv_pool;
+    uint64_t kv_bytes;
+    char *scratch; /* scratch_stride bytes for each worker */
+    size_t scratch_stride;
+    sl_attention_tile *tiles[SL_MAX_KV_GROUPS]; /* max_rows each */
+    uint32_t n_tiles;
+    uint32_t *wanted; /* rows whose logits are asked for */
+    uint32_t n_wanted;
+    const sl_batch *batch; /* of the run in progress */
+    sl_tap_fn *tap;
+    void *tap_user;
+};
+
+static uint32_t domain_rows(const sl_context *context, sl_domain domain)
+{
+    return domain == SL_DOMAIN_ONE ? 1 : domain == SL_DOMAIN_ROWS ? context->batch->n_rows : context->n_wanted;
+}
+
+/* Address of a row of a value; constants and values of domain ONE have one row only. */
+static void *value_row(const sl_context *context, int value, size_t row)
+{
+    const sl_value *v = &context->plan->graph.values[value];
+    if (v->data)
+        return (void *)(uintptr_t)v->data;
+    return context->arena + context->offsets[value] + (v->domain == SL_DOMAIN_ONE ? 0 : row * sl_value_row_bytes(v));
+}
+
+/* ---- row-wise steps ---- */
+
+static void rope_table_row(const sl_context *context, const sl_node *node, uint32_t position, float *out)
+{
+    const float *freqs = value_row(context, node->inputs[0], 0);
+    uint32_t n = context->plan->graph.values[node->inputs[0]].width;
+    for (uint32_t i = 0; i < n; i++) {
+        /* The product is float32 as in the models' training code; the angle's functions are then as exact as libm. */
+        double angle = (double)((float)position * freqs[i]);
+        out[i] = (float)cos(angle);
+        out[n + i] = (float)sin(angle);
+    }
+}
+
+static void kv_write_row(const sl_context *context, const sl_node *node, size_t row_index)
+{
+    const sl_row *row = &context->batch->rows[row_index];
+    const uint32_t *blocks = context->batch->seqs[row->seq].blocks[context->plan->layer_group[node->layer]];
+    context->plan->kernels->kv_write(&context->kv[node->layer], blocks[row->position / SL_KV_BLOCK],
+                                     row->position % SL_KV_BLOCK, value_row(context, node->inputs[0], row_index),
+                                     value_row(context, node->inputs[1], row_index));
+}
+
+static void embed_row(const sl_context *context, const sl_node *node, size_t row_index, float *out)
+{
+    const sl_row *row = &context->batch->rows[row_index];
+    if (row->embedding)
+        memcpy(out, row->embedding, context->plan->graph.values[node->output].width * sizeof *out);
+    else
+        context->plan->kernels->unpack_row(&context->plan->graph.weights[node->weight].weight, row->token, out);
+}
+
+static void run_row(const sl_context *context, const sl_node *node, size_t row)
+{
+    const sl_graph *graph = &context->plan->graph;
+    void *out = node->output == SL_NONE ? NULL : value_row(context, node->output, row);
+    const void *in[SL_MAX_INPUTS];
+    switch (node->op) {
+    case SL_OP_EMBED:
+        embed_row(context, node, row, out);
+        break;
+    case SL_OP_ROPE_TABLE:
+        rope_table_row(context, node, context->batch->rows[row].position, out);
+        break;
+    case SL_OP_KV_WRITE:
+        kv_write_row(context, node, row);
+        break;
+    case SL_OP_SELECT:
+        memcpy(out, value_row(context, node->inputs[0], context->wanted[row]),
+               sl_value_row_bytes(&graph->values[node->output]));
+        break;
+    default:
+        for (int j = 0; j < SL_MAX_INPUTS; j++)
+            in[j] = node->inputs[j] == SL_NONE ? NULL : value_row(context, node->inputs[j], row);
+        sl_row_eval(context->plan->kernels, graph, node, in, out);
+    }
+}
+
+static void run_rows(const sl_context *context, const sl_step *step, int index, int n_threads)
+{
+    size_t begin, end;
+    sl_threads_share(domain_rows(context, step->domain), index, n_threads, &begin, &end);
+    for (size_t row = begin; row < end; row++)
+        for (int i = step->begin; i < step->end; i++)
+            run_row(context, &context->plan->graph.nodes[i], row);
+}
+
+/* ---- matmul steps ---- */
+
+static void matmul_range(const sl_context *context, const sl_node *node, size_t row_begin, size_t row_end,
+                         size_t panel_begin, size_t panel_end)
+{
+    const sl_graph *graph = &context->plan->graph;
+    const sl_weight *weight = &graph->weights[node->weight].weight;
+    sl_matmul args = {
+        .weight = weight,
+        .x = value_row(context, node->inputs[0], 0),
+        .x_stride_bytes = sl_value_row_bytes(&graph->values[node->inputs[0]]),
+        .y = value_row(context, node->output, 0),
+        .y_stride_elems = sl_value_row_bytes(&graph->values[node->output]) / sizeof(float),
+        .bias = node->inputs[1] == SL_NONE ? NULL : value_row(context, node->inputs[1], 0),
+    };
+    context->plan->kernels->matmul[weight->layout](&args, row_begin, row_end, panel_begin, panel_end);
+}
+
+/* Rows of activations that stay in the L2 cache while a worker's panels pass over them. */
+static size_t row_block(const sl_context *context, const sl_step *step)
+{
+    const sl_graph *graph = &context->plan->graph;
+    size_t bytes = sl_value_row_bytes(&graph->values[graph->nodes[step->begin].inputs[0]]);
+    size_t rows = ((size_t)768 << 10) / bytes;
+    return rows < 48 ? 48 : rows;
+}
+
+static void run_matmul(const sl_context *context, const sl_step *step, int index, int n_threads)
+{
+    const sl_graph *graph = &context->plan->graph;
+    size_t n_panels = 0, begin, end, n_rows = domain_rows(context, step->domain), block = row_block(context, step);
+    for (int i = step->begin; i < step->end; i++)
+        n_panels += graph->weights[graph->nodes[i].weight].weight.n_panels;
+    sl_threads_share(n_panels, index, n_threads, &begin, &end);
+    for (size_t row = 0; row < n_rows; row += block) {
+        size_t first = 0;
+        for (int i = step->begin; i < step->end; i++) {
+            const sl_node *node = &graph->nodes[i];
+            size_t n = graph->weights[node->weight].weight.n_panels;
+            size_t from = SL_MAX(begin, first), to = SL_MIN(end, first + n);
+            if (from < to)
+                matmul_range(context, node, row, SL_MIN(row + block, n_rows), from - first, to - first);
+            first += n;
+        }
+    }
+}
+
+/* ---- attention steps ---- */
+
+static void run_attention(const sl_context *context, const sl_step *step, int index, int n_threads)
+{
+    const sl_graph *graph = &context->plan->graph;
+    const sl_node *node = &graph->nodes[step->begin];
+    const sl_graph_layer *layer = &graph->layers[node->layer];
+    const sl_attention_tile *tiles = context->tiles[context->plan->layer_group[node->layer]];
+    sl_attention args = {
+        .q = value_row(context, node->inputs[0], 0),
+        .q_stride_elems = sl_value_row_bytes(&graph->values[node->inputs[0]]) / sizeof(float),
+        .out = value_row(context, node->output, 0),
+        .out_stride_elems = sl_value_row_bytes(&graph->values[node->output]) / sizeof(float),
+        .n_heads = node->n_heads,
+        .window = layer->window,
+        .scale = node->factor,
+        .kv = context->kv[node->layer],
+    };
+    void *scratch = context->scratch + (size_t)index * context->scratch_stride;
+    /* Later tiles of a prompt see more positions: taking turns balances the load. */
+    uint64_t n_tasks = (uint64_t)context->n_tiles * layer->n_kv_heads;
+    for (uint64_t task = (uint64_t)index; task < n_tasks; task += (uint64_t)n_threads)
+        context->plan->kernels->attention(&args, &tiles[task / layer->n_kv_heads], (uint32_t)(task % layer->n_kv_heads),
+                                          scratch);
+}
+
+/* ---- a run ---- */
+
+static bool step_has_tap(const sl_context *context, const sl_step *step)
+{
+    const sl_graph *graph = &context->plan->graph;
+    for (int i = step->begin; i < step->end; i++)
+        if (graph->nodes[i].output != SL_NONE && graph->values[graph->nodes[i].output].tapped)
+            return true;
+    return false;
+}
+
+static void call_taps(const sl_context *context, const sl_step *step)
+{
+    const sl_graph *graph = &context->plan->graph;
+    for (int i = step->begin; i < step->end; i++) {
+        int output = graph->nodes[i].output;
+        if (output == SL_NONE || !graph->values[output].tapped)
+            continue;
+        const sl_value *v = &graph->values[output];
+        context->tap(context->tap_user, v->name, value_row(context, output, 0), domain_rows(context, v->domain),
+                     v->width, sl_value_row_bytes(v) / sizeof(float));
+    }
+}
+
+static void worker(void *user, int index, int n_threads)
+{
+    const sl_context *context = user;
+    for (int s = 0; s < context->plan->n_steps; s++) {
+        const sl_step *step = &context->plan->steps[s];
+        switch (step->kind) {
+        case SL_STEP_ROWS:
+            run_rows(context, step, index, n_threads);
+            break;
+        case SL_STEP_MATMUL:
+            run_matmul(context, step, index, n_threads);
+            break;
+        case SL_STEP_ATTENTION:
+            run_attention(context, step, index, n_threads);
+            break;
+        }
+        sl_threads_barrier(context->pool);
+        if (context->tap && step_has_tap(context, step)) {
+            if (index == 0)
+                call_taps(context, step);
+            sl_threads_barrier(context->pool);
+        }
+    }
+}
+
+/* Rows of one sequence at consecutive positions form tiles; the same tiles serve every group with its own blocks. */
+static void make_tiles(sl_context *context, const sl_batch *batch)
+{
+    context->n_tiles = 0;
+    for (uint32_t r = 0; r < batch->n_rows;) {
+        const sl_row *first = &batch->rows[r];
+        uint32_t n = 1;
+        while (n < SL_ATTENTION_ROWS && r + n < batch->n_rows && first[n].seq == first->seq &&
+               first[n].position == first->position + n)
+            n++;
+        for (int g = 0; g < context->plan->n_groups; g++)
+            context->tiles[g][context->n_tiles] = (sl_attention_tile){
+                .blocks = batch->seqs[first->seq].blocks[g], .row = r, .n_rows = n, .position = first->position};
+        context->n_tiles++;
+        r += n;
+    }
+}
+
+/* Rows of the embedding matrix: token ids must be below it. */
+static size_t embedding_rows(const sl_graph *graph)
+{
+    for (int i = 0; i < graph->n_nodes; i++)
+        if (graph->nodes[i].op == SL_OP_EMBED)
+            return graph->weights[graph->nodes[i].weight].n_rows;
+    return 0;
+}
+
+static sl_status check_batch(sl_context *context, const sl_batch *batch, sl_err *err)
+{
+    if (batch->n_rows == 0 || batch->n_rows > context->sizes.max_rows)
+        SL_FAIL(err, SL_ERR_ARGUMENT, "a batch of %u rows: this context takes 1 to %u", batch->n_rows,
+                context->sizes.max_rows);
+    size_t n_vocab = embedding_rows(&context->plan->graph);
+    context->n_wanted = 0;
+    for (uint32_t r = 0; r < batch->n_rows; r++) {
+        const sl_row *row = &batch->rows[r];
+        if (row->seq >= batch->n_seqs || (!row->embedding && row->token >= n_vocab))
+            SL_FAIL(err, SL_ERR_ARGUMENT, "row %u names sequence %u and token %u, which do not exist", r, row->seq,
+                    row->token);
+        if (row->parent >= 0 || row->adapter || !row->causal)
+            SL_FAIL(err, SL_ERR_UNSUPPORTED, "the CPU backend has no draft trees, adapters or bidirectional rows yet");
+        if (!row->wanted)
+            continue;
+        if (context->n_wanted == context->sizes.max_wanted)
+            SL_FAIL(err, SL_ERR_ARGUMENT, "logits of more than %u rows wanted", context->sizes.max_wanted);
+        context->wanted[context->n_wanted++] = r;
+    }
+    return SL_OK;
+}
+
+static sl_status cpu_run(sl_context *context, const sl_batch *batch, sl_err *err)
+{
+    SL_TRY(check_batch(context, batch, err));
+    make_tiles(context, batch);
+    context->batch = batch;
+    sl_threads_run(context->pool, worker, context);
+    context->batch = NULL;
+    return SL_OK;
+}
+
+/* ---- memory ---- */
+
+static size_t scratch_stride(const sl_plan *plan)
+{
+    size_t most = 64;
+    for (int i = 0; i < plan->graph.n_nodes; i++) {
+        const sl_node *node = &plan->graph.nodes[i];
+        if (node->op != SL_OP_ATTENTION)
+            continue;
+        const sl_graph_layer *layer = &plan->graph.layers[node->layer];
+        size_t n = sl_attention_scratch_bytes(node->n_heads, layer->n_kv_heads, layer->head_dim);
+        most = SL_MAX(most, n);
+    }
+    return sl_align_up(most, 4096);
+}
+
+static void cpu_context_bytes(const sl_plan *plan, const sl_context_sizes *sizes, int n_threads, uint64_t *step_bytes,
+                              uint64_t *scratch_bytes, uint64_t *kv_bytes)
+{
+    *step_bytes = sl_plan_memory(plan, sizes->max_rows, sizes->max_wanted, NULL, NULL);
+    *scratch_bytes = (uint64_t)n_threads * scratch_stride(plan);
+    *kv_bytes = 0;
+    for (int g = 0; g < plan->n_groups; g++) {
+        uint64_t bytes;
+        if (!sl_mul_u64(sizes->n_blocks[g], plan->groups[g].block_bytes, &bytes) ||
+            !sl_add_u64(*kv_bytes, bytes, kv_bytes))
+            *kv_bytes = UINT64_MAX;
+    }
+}
+
+static void cpu_context_close(sl_context *context)
+{
+    if (!context)
+        return;
+    sl_pages_free(context->arena, context->arena_bytes);
+    sl_pages_free(context->kv_pool, context->kv_bytes);
+    sl_pages_free(context->scratch, (size_t)sl_threads_count(context->pool) * context->scratch_stride);
+    for (int g = 0; g < SL_MAX_KV_GROUPS; g++)
+        free(context->tiles[g]);
+    free(context->wanted);
+    free(context->offsets);
+    free(context->kv);
+    free(context);
+}
+
+/* Cuts the KV memory into each layer's K and V. */
+static void place_kv(sl_context *context)
+{
+    const sl_plan *plan = context->plan;
+    char *next = context->kv_pool;
+    for (int i = 0; i < plan->graph.n_layers; i++) {
+        const sl_graph_layer *layer = &plan->graph.layers[i];
+        sl_kv_layer *kv = &context->kv[i];
+        *kv = (sl_kv_layer){.type = plan->kv_type, .n_kv_heads = layer->n_kv_heads, .head_dim = layer->head_dim};
+        size_t bytes = sl_kv_block_bytes(kv) * context->sizes.n_blocks[plan->layer_group[i]];
+        kv->k = next;
+        kv->v = next + bytes;
+        next += 2 * bytes;
+    }
+}
+
+static bool allocate(sl_context *context)
+{
+    const sl_plan *plan = context->plan;
+    context->offsets = calloc((size_t)plan->graph.n_values + 1, sizeof *context->offsets);
+    context->kv = calloc((size_t)plan->graph.n_layers + 1, sizeof *context->kv);
+    context->wanted = calloc((size_t)context->sizes.max_wanted + 1, sizeof *context->wanted);
+    for (int g = 0; g < plan->n_groups; g++)
+        if (!(context->tiles[g] = calloc(context->sizes.max_rows, sizeof *context->tiles[g])))
+            return false;
+    context->scratch_stride = scratch_stride(plan);
+    context->arena = sl_pages_alloc(context->arena_bytes);
+    context->kv_pool = sl_pages_alloc(context->kv_bytes);
+    context->scratch = sl_pages_alloc((size_t)sl_threads_count(context->pool) * context->scratch_stride);
+    return context->offsets && context->kv && context->wanted && context->arena && context->kv_pool && context->scratch;
+}
+
+static sl_status cpu_context_open(const sl_plan *plan, const sl_context_sizes *sizes, sl_threads *pool,
+                                  sl_context **out, sl_err *err)
+{
+    uint64_t step_bytes, scratch_bytes, kv_bytes;
+    cpu_context_bytes(plan, sizes, sl_threads_count(pool), &step_bytes, &scratch_bytes, &kv_bytes);
+    if (step_bytes == 0 || step_bytes > PTRDIFF_MAX || kv_bytes > PTRDIFF_MAX)
+        SL_FAIL(err, SL_ERR_LIMIT, "the context asks for more memory than can be addressed");
+    sl_context *context = calloc(1, sizeof *context);
+    if (!context)
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for a context");
+    *context =
+        (sl_context){.plan = plan, .pool = pool, .sizes = *sizes, .arena_bytes = step_bytes, .kv_bytes = kv_bytes};
+    if (!allocate(context)) {
+        cpu_context_close(context);
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for a context: %.1f MB of KV cache and %.1f MB of buffers",
+                (double)kv_bytes / 1e6, (double)(step_bytes + scratch_bytes) / 1e6);
+    }
+    sl_plan_memory(plan, sizes->max_rows, sizes->max_wanted, context->offsets, NULL);
+    place_kv(context);
+    *out = context;
+    return SL_OK;
+}
+
+static const float *cpu_logits(sl_context *context, uint32_t index)
+{
+    return value_row(context, context->plan->graph.logits, index);
+}
+
+static void cpu_copy_block(sl_context *context, int group, uint32_t from, uint32_t to)
+{
+    for (int i = 0; i < context->plan->graph.n_layers; i++) {
+        if (context->plan->layer_group[i] != group)
+            continue;
+        sl_kv_layer *kv = &context->kv[i];
+        size_t bytes = sl_kv_block_bytes(kv);
+        memcpy((char *)kv->k + to * bytes, (char *)kv->k + from * bytes, bytes);
+        memcpy((char *)kv->v + to * bytes, (char *)kv->v + from * bytes, bytes);
+    }
+}
+
+static void cpu_synchronise(sl_context *context)
+{
+    (void)context; /* a run returns when it is done */
+}
+
+static void cpu_set_tap(sl_context *context, sl_tap_fn *fn, void *user)
+{
+    context->tap = fn;
+    context->tap_user = user;
+}
+
+const sl_backend *sl_backend_cpu(void)
+{
+    static const sl_backend cpu = {
+        .name = "cpu",
+        .context_bytes = cpu_context_bytes,
+        .context_open = cpu_context_open,
+        .context_close = cpu_context_close,
+        .run = cpu_run,
+        .logits = cpu_logits,
+        .copy_block = cpu_copy_block,
+        .synchronise = cpu_synchronise,
+        .set_tap = cpu_set_tap,
+    };
+    return &cpu;
+}

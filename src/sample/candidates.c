@@ -1,0 +1,202 @@
+#include "sample/candidates.h"
+
+#include "base/status.h"
+
+#include <float.h>
+#include <math.h>
+
+/* Below this a float's exponential is subnormal. */
+static const float exp_min = -87.3f;
+
+/* Digits of the radix selection, most significant first: 11 + 11 + 10 bits. */
+enum { RADIX_BITS = 11, RADIX_SIZE = 1 << RADIX_BITS };
+
+/* exp(x) for exp_min <= x <= 0, free of branches and library calls so that it vectorises and gives the same bits on
+ * every machine: x = n ln 2 + r, Taylor to the seventh power in r, the exponent added as an integer. */
+static inline float exp_negative(float x)
+{
+    const float round = 0x1.8p23f;
+    union {
+        float f;
+        int32_t i;
+    } shift = {.f = x * 0x1.715476p0f + round}, scale;
+    float n = shift.f - round;
+    float r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
+    float p = 1.0f / 5040;
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    scale.f = p * r + 1.0f;
+    scale.i += (int32_t)((uint32_t)shift.i << 23);
+    return scale.f;
+}
+
+bool sl_logits_scan(const float *logits, uint32_t n, int32_t *block_max, int32_t *max)
+{
+    int32_t lowest = INT32_MAX, highest = INT32_MIN;
+    for (uint32_t begin = 0; begin < n; begin += SL_CANDIDATE_BLOCK) {
+        uint32_t n_block = SL_MIN(n - begin, (uint32_t)SL_CANDIDATE_BLOCK);
+        int32_t low = INT32_MAX, high = INT32_MIN;
+        for (uint32_t i = 0; i < n_block; i++) {
+            int32_t key = sl_float_key(logits[begin + i]);
+            low = SL_MIN(low, key);
+            high = SL_MAX(high, key);
+        }
+        block_max[begin / SL_CANDIDATE_BLOCK] = high;
+        lowest = SL_MIN(lowest, low);
+        highest = SL_MAX(highest, high);
+    }
+    *max = highest;
+    /* a NaN's key lies outside the two infinities' */
+    return lowest >= sl_float_key(-INFINITY) && highest < sl_float_key(INFINITY) && highest > sl_float_key(-INFINITY);
+}
+
+uint32_t sl_logits_argmax(const float *logits, uint32_t n, const int32_t *block_max, int32_t max)
+{
+    uint32_t block = 0;
+    while (block_max[block] != max)
+        block++;
+    uint32_t i = block * SL_CANDIDATE_BLOCK;
+    while (sl_float_key(logits[i]) != max)
+        i++;
+    SL_ASSERT(i < n);
+    return i;
+}
+
+/* Lower bound of the k-th largest of n keys: it shares the upper two thirds of its bits or is below them. */
+static int32_t kth_bound(const int32_t *keys, uint32_t n, uint32_t k)
+{
+    uint32_t prefix = 0, above = 0;
+    for (int shift = 32 - RADIX_BITS; shift > 0; shift -= RADIX_BITS) {
+        uint32_t count[RADIX_SIZE] = {0};
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t u = (uint32_t)keys[i] ^ UINT32_C(0x80000000);
+            if (((uint64_t)(u ^ prefix) >> (shift + RADIX_BITS)) == 0)
+                count[(u >> shift) & (RADIX_SIZE - 1)]++;
+        }
+        uint32_t digit = RADIX_SIZE - 1;
+        while (digit > 0 && above + count[digit] < k)
+            above += count[digit--];
+        prefix |= digit << shift;
+    }
+    return (int32_t)(prefix ^ UINT32_C(0x80000000));
+}
+
+static void keep(sl_candidates *c, uint32_t *n, uint32_t i, bool condition)
+{
+    c->id[*n] = c->id[i];
+    c->logit[*n] = c->logit[i];
+    c->weight[*n] = c->weight[i];
+    *n += condition;
+}
+
+/* The most likely candidates whose measure (weight, or 1 each where by_weight is false) first reaches limit; all when
+ * none does. Radix selection: three histograms of the keys' digits narrow the crossing point to equal logits. */
+static void keep_top(sl_candidates *c, bool by_weight, double limit)
+{
+    uint32_t prefix = 0;
+    double above = 0;
+    for (int shift = 32 - RADIX_BITS, bits = RADIX_BITS;; shift -= bits) {
+        double mass[RADIX_SIZE] = {0};
+        uint32_t lowest = RADIX_SIZE;
+        for (uint32_t i = 0; i < c->n; i++) {
+            uint32_t u = (uint32_t)sl_float_key(c->logit[i]) ^ UINT32_C(0x80000000);
+            if (((uint64_t)(u ^ prefix) >> (shift + bits)) != 0)
+                continue;
+            uint32_t digit = (u >> shift) & ((1u << bits) - 1);
+            mass[digit] += by_weight ? (double)c->weight[i] : 1.0;
+            lowest = SL_MIN(lowest, digit);
+        }
+        uint32_t digit = (1u << bits) - 1;
+        while (digit > lowest && above + mass[digit] < limit)
+            above += mass[digit--];
+        prefix |= digit << shift;
+        if (shift == 0)
+            break;
+        if (shift < RADIX_BITS)
+            bits = shift;
+    }
+    int32_t threshold = (int32_t)(prefix ^ UINT32_C(0x80000000));
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->n; i++) {
+        int32_t key = sl_float_key(c->logit[i]);
+        bool kept = key > threshold || (key == threshold && above < limit);
+        if (kept && key == threshold)
+            above += by_weight ? (double)c->weight[i] : 1.0;
+        keep(c, &n, i, kept);
+    }
+    c->n = n;
+}
+
+void sl_candidates_gather(sl_candidates *c, const float *logits, uint32_t n_logits, const int32_t *block_max,
+                          uint32_t top_k)
+{
+    uint32_t n_blocks = (n_logits + SL_CANDIDATE_BLOCK - 1) / SL_CANDIDATE_BLOCK;
+    int32_t bound = sl_float_key(-INFINITY) + 1;
+    /* top_k blocks have a maximum of at least the top_k-th largest maximum, so the top_k-th largest logit has, too */
+    if (top_k != 0 && top_k <= n_blocks)
+        bound = SL_MAX(bound, kth_bound(block_max, n_blocks, top_k));
+    c->n = 0;
+    for (uint32_t block = 0; block < n_blocks; block++) {
+        if (block_max[block] < bound)
+            continue;
+        uint32_t end = SL_MIN(n_logits, (block + 1) * SL_CANDIDATE_BLOCK);
+        for (uint32_t i = block * SL_CANDIDATE_BLOCK; i < end; i++) {
+            c->id[c->n] = i;
+            c->logit[c->n] = logits[i];
+            c->n += sl_float_key(logits[i]) >= bound;
+        }
+    }
+    if (top_k != 0 && top_k < c->n)
+        keep_top(c, false, top_k);
+}
+
+void sl_candidates_weigh(sl_candidates *c, float max_logit, float temperature)
+{
+    float scale = 1.0f / temperature;
+    for (uint32_t i = 0; i < c->n; i++) {
+        float x = (c->logit[i] - max_logit) * scale;
+        float w = exp_negative(x < exp_min ? exp_min : x);
+        c->weight[i] = x < exp_min ? 0.0f : w;
+    }
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->n; i++)
+        keep(c, &n, i, c->weight[i] > 0);
+    c->n = n;
+}
+
+static double weight_sum(const sl_candidates *c)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < c->n; i++)
+        sum += (double)c->weight[i];
+    return sum;
+}
+
+void sl_candidates_top_p(sl_candidates *c, float top_p)
+{
+    keep_top(c, true, SL_MAX((double)top_p * weight_sum(c), DBL_MIN));
+}
+
+void sl_candidates_min_p(sl_candidates *c, float min_p)
+{
+    /* the most likely candidate's weight is exp(0) = 1 and no filter removes it */
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->n; i++)
+        keep(c, &n, i, c->weight[i] >= min_p);
+    c->n = n;
+}
+
+uint32_t sl_candidates_draw(const sl_candidates *c, double uniform)
+{
+    double target = uniform * weight_sum(c), sum = 0;
+    for (uint32_t i = 0; i + 1 < c->n; i++) {
+        sum += (double)c->weight[i];
+        if (sum > target)
+            return c->id[i];
+    }
+    return c->id[c->n - 1];
+}
