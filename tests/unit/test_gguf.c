@@ -408,7 +408,7 @@ static void put_tensor(sketch *s, const char *name, uint32_t n_dims, uint64_t ne
     put_field(s, "offset", offset, 8, "");
 }
 
-/* A valid file with each kind of field: four keys, two tensors of 32 and 36 bytes. */
+/* A valid file with each kind of field: six keys, two tensors of 32 and 36 bytes. */
 static sketch *make_sketch(void)
 {
     sketch *s = calloc(1, sizeof *s);
@@ -416,7 +416,7 @@ static sketch *make_sketch(void)
     put(s, "GGUF", 4);
     put_field(s, "version", 3, 4, "");
     put_field(s, "n_tensors", 2, 8, " 0 1 ");
-    put_field(s, "n_kv", 5, 8, "");
+    put_field(s, "n_kv", 6, 8, "");
     put_key(s, "general.alignment", SL_GGUF_U32, "");
     put_field(s, "alignment", 32, 4, " 8 ");      /* the data begins earlier, but is all there */
     put_key(s, "number", SL_GGUF_U64, " 11 12 "); /* another kind of that width is as good */
@@ -433,6 +433,11 @@ static sketch *make_sketch(void)
     put_field(s, "array count", 3, 8, "");
     for (int i = 0; i < 3; i++)
         put_field(s, "array number", (uint64_t)i, 4, "any");
+    put_key(s, "flags", SL_GGUF_ARRAY, "");
+    put_field(s, "element kind", SL_GGUF_BOOL, 4, " 0 1 ");
+    put_field(s, "array count", 2, 8, "");
+    put_field(s, "array bool", 1, 1, " 0 1 ");
+    put_field(s, "array bool", 0, 1, " 0 1 ");
     put_tensor(s, "first", 2, 4, 2, " 1 ", SL_TYPE_F32, 0);
     put_tensor(s, "second", 2, 32, 2, " 1 ", SL_TYPE_Q4_0, 32);
     s->header_bytes = s->n_bytes;
@@ -530,7 +535,7 @@ static void test_every_field(void **state)
             uint64_t old = 0;
             char word[32];
             memcpy(&old, s->bytes + f->at, f->n_bytes);
-            if (old == values[k] || (f->n_bytes == 4 && values[k] > UINT32_MAX))
+            if (old == values[k] || (f->n_bytes < 8 && values[k] >> 8 * f->n_bytes))
                 continue;
             memcpy(s->bytes + f->at, &values[k], f->n_bytes);
             snprintf(word, sizeof word, " %llu ", (unsigned long long)values[k]);
@@ -607,6 +612,8 @@ static void test_named_cases(void **state)
         {"second", "first\0", 6, SL_ERR_FORMAT, "control characters"},
         {"second", "fi\377rst", 6, SL_ERR_FORMAT, "broken UTF-8"},
         {"number", "n\33mber", 6, SL_ERR_FORMAT, "control characters"},
+        {"text\10", "text\10\0\0\0\377\377\377\377\377\377\377\377", 16, SL_ERR_FORMAT, "wants 18446744073709551615"},
+        {"first", "first\5", 6, SL_ERR_FORMAT, "5 dimensions"},
         {"words\11\0\0\0\10", "words\11\0\0\0\11", 10, SL_ERR_UNSUPPORTED, "array of arrays"},
     };
     for (size_t i = 0; i < SL_COUNTOF(cases); i++) {
