@@ -95,7 +95,8 @@ typedef struct sl_matmul {
     size_t y_stride_elems;
     const float *bias; /* n_rows, or NULL; added last */
 } sl_matmul;
-typedef void sl_matmul_fn(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end);
+typedef void sl_matmul_fn(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin,
+                          size_t panel_end);
 
 typedef enum sl_gate { SL_GATE_SILU, SL_GATE_GELU_TANH } sl_gate;
 typedef enum sl_rope_mode { SL_ROPE_NORM, SL_ROPE_NEOX } sl_rope_mode; /* adjacent pairs; halves */
@@ -134,9 +135,9 @@ typedef struct sl_attention {
     float *out; /* same shape */
     size_t out_stride_elems;
     uint32_t n_heads;
-    uint32_t window;  /* 0 = full */
-    float scale;      /* usually 1 / sqrt(head_dim) */
-    float softcap;    /* 0 = none; s = softcap * tanh(s / softcap) */
+    uint32_t window; /* 0 = full */
+    float scale;     /* usually 1 / sqrt(head_dim) */
+    float softcap;   /* 0 = none; s = softcap * tanh(s / softcap) */
     sl_kv_layer kv;
 } sl_attention;
 /* One tile and one kv head (all its query heads). scratch: sl_attention_scratch_bytes, 64-byte aligned, per worker. */
