@@ -178,7 +178,8 @@ static sl_status fail_unknown(const sl_command *command, const char *word, sl_er
     const char *near = strncmp(word, "--", 2) == 0 ? sl_nearest_name(bare, names, command->n_options + 1) : NULL;
     if (near != NULL)
         SL_FAIL(err, SL_ERR_ARGUMENT, "%s has no option '%.60s': did you mean --%s?", command->name, word, near);
-    SL_FAIL(err, SL_ERR_ARGUMENT, "%s has no option '%.60s' (see 'sluice help %s')", command->name, word, command->name);
+    SL_FAIL(err, SL_ERR_ARGUMENT, "%s has no option '%.60s' (see 'sluice help %s')", command->name, word,
+            command->name);
 }
 
 static const sl_option *find_letter(const sl_command *command, int letter, size_t *index)
