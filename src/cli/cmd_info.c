@@ -157,7 +157,7 @@ static void print_model(const facts *subject)
     print_row("keys and values", memory->kv_bytes);
     print_row("  of these, per token", info->kv_bytes_per_token);
     print_row("step buffers", memory->step_bytes + memory->scratch_bytes);
-    print_row("logits", memory->logits_bytes);
+    print_row("  of these, logits", memory->logits_bytes);
     print_row("in all", info->packed_bytes + memory->total_bytes);
 }
 
@@ -272,14 +272,26 @@ static sl_status open_model(const sl_args *args, facts *subject, const sl_bundle
     return sl_engine_measure(subject->model, &subject->engine, sl_threads_count(subject->pool), &subject->memory, err);
 }
 
+/* Opens the file; of one that is cut short, what there is. */
+static sl_status open_file(const char *path, facts *subject, sl_err *err)
+{
+    sl_status status = sl_gguf_open(path, 0, &subject->gguf, err);
+    if (status == SL_ERR_FORMAT && sl_gguf_open(path, SL_GGUF_HEADER_ONLY, &subject->gguf, NULL) == SL_OK) {
+        subject->why = *err;
+        return SL_OK;
+    }
+    return status;
+}
+
 static sl_status show(const sl_args *args, facts *subject, const char *path, sl_err *err)
 {
     sl_bundle_options options;
     SL_TRY(sl_model_args_options(args, NULL, &options, err));
-    SL_TRY(sl_gguf_open(path, 0, &subject->gguf, err));
+    SL_TRY(open_file(path, subject, err));
     if (sl_args_flag(args, "graph"))
         return sl_model_print_passes(subject->gguf, &options.model, print_text, NULL, err);
-    SL_TRY(open_model(args, subject, &options, err));
+    if (subject->why.code == SL_OK)
+        SL_TRY(open_model(args, subject, &options, err));
     if (sl_args_flag(args, "json"))
         return print_json(subject, err);
     print_metadata(subject->gguf);

@@ -72,8 +72,10 @@ const char *sl_nearest_name(const char *word, const char *const *names, size_t n
     for (size_t i = 0; i < n; i++) {
         if (strlen(word) > MAX_WORD || strlen(names[i]) > MAX_WORD)
             continue;
-        size_t distance = edit_distance(word, names[i]);
-        if (distance < least && distance < strlen(names[i])) {
+        size_t distance = edit_distance(word, names[i]), n_name = strlen(names[i]);
+        if (n_name > 2 && strncmp(word, names[i], n_name) == 0)
+            distance = SL_MIN(distance, 2); /* --temperature for --temp */
+        if (distance < least && distance < n_name) {
             least = distance;
             nearest = names[i];
         }
