@@ -14,13 +14,14 @@ typedef struct {
     bool timings;
     sl_message *messages; /* contents are ours; with a system prompt, it is the first */
     size_t n_messages, capacity;
-} chat;
+} chat_state;
 
-static const char chat_help[] = "/system TEXT  set the system prompt; without TEXT, show it\n"
-                                "/clear        forget the conversation, keep the system prompt\n"
-                                "/help         this list\n"
-                                "/exit         quit; so does Ctrl-D\n"
-                                "Ctrl-C stops an answer, and quits at the prompt. A space in front of / sends the text.\n";
+static const char chat_help[] =
+    "/system TEXT  set the system prompt; without TEXT, show it\n"
+    "/clear        forget the conversation, keep the system prompt\n"
+    "/help         this list\n"
+    "/exit         quit; so does Ctrl-D\n"
+    "Ctrl-C stops an answer, and quits at the prompt. A space in front of / sends the text.\n";
 
 void sl_print_timings(const sl_answer *answer)
 {
@@ -28,13 +29,14 @@ void sl_print_timings(const sl_answer *answer)
                   sl_answer_prefill_tps(answer), answer->n_generated, sl_answer_decode_tps(answer));
 }
 
-static bool has_system(const chat *chat)
+static bool has_system(const chat_state *chat)
 {
     return chat->n_messages > 0 && strcmp(chat->messages[0].role, "system") == 0;
 }
 
 /* Puts a copy of the text at place at, moving later messages up. */
-static sl_status insert_message(chat *chat, size_t at, const char *role, const char *text, size_t n_bytes, sl_err *err)
+static sl_status insert_message(chat_state *chat, size_t at, const char *role, const char *text, size_t n_bytes,
+                                sl_err *err)
 {
     if (chat->n_messages == chat->capacity) {
         size_t capacity = 2 * chat->capacity + 16;
@@ -57,13 +59,13 @@ static sl_status insert_message(chat *chat, size_t at, const char *role, const c
 }
 
 /* Drops messages from the end until n are left. */
-static void keep_messages(chat *chat, size_t n)
+static void keep_messages(chat_state *chat, size_t n)
 {
     while (chat->n_messages > n)
         free((void *)(uintptr_t)chat->messages[--chat->n_messages].content.bytes);
 }
 
-static sl_status set_system(chat *chat, const char *text, sl_err *err)
+static sl_status set_system(chat_state *chat, const char *text, sl_err *err)
 {
     if (has_system(chat)) {
         free((void *)(uintptr_t)chat->messages[0].content.bytes);
@@ -72,21 +74,22 @@ static sl_status set_system(chat *chat, const char *text, sl_err *err)
     return insert_message(chat, 0, "system", text, strlen(text), err);
 }
 
-static void explain_finish(const chat *chat, const sl_answer *answer)
+static void explain_finish(const chat_state *chat, const sl_answer *answer)
 {
     uint32_t context = sl_engine_context(chat->engine);
     if (answer->finish == SL_FINISH_CANCELLED)
         sl_print_note("(stopped; Ctrl-C at the prompt quits)");
     else if (answer->finish == SL_FINISH_LENGTH && answer->n_prompt + answer->n_generated >= context)
-        sl_print_note("(the context of %u tokens is full: /clear begins a new conversation, 'sluice run --ctx %u' gives "
-                      "more room)",
-                      context, 2 * context);
+        sl_print_note(
+            "(the context of %u tokens is full: /clear begins a new conversation, 'sluice run --ctx %u' gives "
+            "more room)",
+            context, 2 * context);
     else if (answer->finish == SL_FINISH_LENGTH)
         sl_print_note("(cut after %u tokens as --n-predict says)", answer->n_generated);
 }
 
 /* Generates the answer to the conversation and adds it. */
-static sl_status add_answer(chat *chat, sl_err *err)
+static sl_status add_answer(chat_state *chat, sl_err *err)
 {
     sl_tokens prompt = {0};
     sl_answer answer = {0};
@@ -113,7 +116,7 @@ static sl_status add_answer(chat *chat, sl_err *err)
 }
 
 /* A prompt that got no answer leaves the conversation as it was. */
-static sl_status talk(chat *chat, const char *text, sl_err *err)
+static sl_status talk(chat_state *chat, const char *text, sl_err *err)
 {
     size_t n_before = chat->n_messages;
     SL_TRY(insert_message(chat, n_before, "user", text, strlen(text), err));
@@ -126,7 +129,7 @@ static sl_status talk(chat *chat, const char *text, sl_err *err)
 }
 
 /* Obeys a line that begins with '/'; false = quit. */
-static bool obey(chat *chat, const char *line)
+static bool obey(chat_state *chat, const char *line)
 {
     sl_err err = {0};
     size_t n = strcspn(line, " \t");
@@ -148,7 +151,7 @@ static bool obey(chat *chat, const char *line)
     return true;
 }
 
-static sl_status talk_until_end(chat *chat, sl_line *line, sl_err *err)
+static sl_status talk_until_end(chat_state *chat, sl_line *line, sl_err *err)
 {
     while (!sl_out_failed()) {
         sl_interrupt_reset();
@@ -182,7 +185,7 @@ static sl_status check_template(const sl_bundle *bundle, sl_err *err)
 sl_status sl_chat(const sl_bundle *bundle, sl_engine *engine, const char *system, bool timings,
                   const sl_generate_options *options, sl_err *err)
 {
-    chat chat = {.bundle = bundle, .engine = engine, .options = options, .timings = timings};
+    chat_state chat = {.bundle = bundle, .engine = engine, .options = options, .timings = timings};
     sl_line *line = NULL;
     SL_TRY(check_template(bundle, err));
     sl_status status = sl_line_open("sluice", "> ", &line, err);

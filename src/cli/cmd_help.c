@@ -23,7 +23,9 @@ static sl_status run(const sl_args *args, sl_err *err)
 static const char *const shells[] = {"bash", NULL};
 
 static const sl_option options[] = {
-    {.name = "man", .kind = SL_OPTION_FLAG, .help = "print the man page as roff; 'sluice help --man | man -l -' shows it"},
+    {.name = "man",
+     .kind = SL_OPTION_FLAG,
+     .help = "print the man page as roff; 'sluice help --man | man -l -' shows it"},
     {.name = "completion",
      .kind = SL_OPTION_CHOICE,
      .argument = "SHELL",

@@ -21,12 +21,12 @@ typedef struct {
     sl_err why;
     sl_engine_options engine;
     sl_engine_memory memory;
-} subject;
+} facts;
 
 static const char *kind_name(sl_gguf_kind kind)
 {
-    static const char *const names[] = {"u8",     "i8",    "u16", "i16", "u32", "i32", "f32", "bool",
-                                        "string", "array", "u64", "i64", "f64"};
+    static const char *const names[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                        "bool", "string", "array", "u64", "i64", "f64"};
     return (size_t)kind < SL_COUNTOF(names) ? names[kind] : "?";
 }
 
@@ -125,7 +125,7 @@ static void print_row(const char *label, uint64_t n_bytes)
     sl_out_printf("  %-28s %s\n", label, sl_format_bytes(n_bytes, bytes));
 }
 
-static void print_model(const subject *subject)
+static void print_model(const facts *subject)
 {
     uint64_t n_params, n_bytes;
     count_tensors(subject->gguf, &n_params, &n_bytes);
@@ -133,7 +133,8 @@ static void print_model(const subject *subject)
     sl_out_heading("Size");
     sl_out_printf("  %-28s %llu (%.1f million)\n", "parameters", (unsigned long long)n_params, (double)n_params / 1e6);
     print_row("weights in the file", n_bytes);
-    sl_out_printf("  %-28s %.2f\n", "bits per parameter", n_params > 0 ? 8.0 * (double)n_bytes / (double)n_params : 0.0);
+    sl_out_printf("  %-28s %.2f\n", "bits per parameter",
+                  n_params > 0 ? 8.0 * (double)n_bytes / (double)n_params : 0.0);
     if (subject->model == NULL) {
         sl_out_text("\n");
         sl_out_heading("Cannot be run");
@@ -156,7 +157,7 @@ static void print_model(const subject *subject)
     print_row("keys and values", memory->kv_bytes);
     print_row("  of these, per token", info->kv_bytes_per_token);
     print_row("step buffers", memory->step_bytes + memory->scratch_bytes);
-    print_row("logits", memory->logits_bytes);
+    print_row("  of these, logits", memory->logits_bytes);
     print_row("in all", info->packed_bytes + memory->total_bytes);
 }
 
@@ -217,29 +218,29 @@ static json_t *tensors_to_json(const sl_gguf *gguf)
     return list;
 }
 
-static sl_status print_json(const subject *subject, sl_err *err)
+static sl_status print_json(const facts *subject, sl_err *err)
 {
     uint64_t n_params, n_bytes;
     count_tensors(subject->gguf, &n_params, &n_bytes);
-    json_t *root = json_pack("{s:I, s:o, s:o, s:I, s:I, s:b}", "file_bytes",
-                             (json_int_t)sl_gguf_file_bytes(subject->gguf), "metadata", metadata_to_json(subject->gguf),
-                             "tensors", tensors_to_json(subject->gguf), "n_params", (json_int_t)n_params,
-                             "weight_bytes", (json_int_t)n_bytes, "supported", subject->model != NULL);
+    json_t *root =
+        json_pack("{s:I, s:o, s:o, s:I, s:I, s:b}", "file_bytes", (json_int_t)sl_gguf_file_bytes(subject->gguf),
+                  "metadata", metadata_to_json(subject->gguf), "tensors", tensors_to_json(subject->gguf), "n_params",
+                  (json_int_t)n_params, "weight_bytes", (json_int_t)n_bytes, "supported", subject->model != NULL);
     if (subject->model == NULL) {
         json_object_set_new(root, "reason", sl_json_text(subject->why.message, strlen(subject->why.message)));
         return sl_out_json(root, err);
     }
     const sl_model_info *info = sl_model_get_info(subject->model);
     const sl_engine_memory *memory = &subject->memory;
-    json_object_set_new(
-        root, "model",
-        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "arch", info->arch, "n_layers",
-                  (json_int_t)info->n_layers, "n_embd", (json_int_t)info->n_embd, "n_ff", (json_int_t)info->n_ff,
-                  "n_heads", (json_int_t)info->n_heads, "n_kv_heads", (json_int_t)info->n_kv_heads, "head_dim",
-                  (json_int_t)info->head_dim, "n_vocab", (json_int_t)info->n_vocab, "context_length",
-                  (json_int_t)info->context_length, "window", (json_int_t)info->window, "n_window_layers",
-                  (json_int_t)info->n_window_layers, "kv_bytes_per_token", (json_int_t)info->kv_bytes_per_token,
-                  "tied_embeddings", info->tied_embeddings));
+    json_object_set_new(root, "model",
+                        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "arch",
+                                  info->arch, "n_layers", (json_int_t)info->n_layers, "n_embd",
+                                  (json_int_t)info->n_embd, "n_ff", (json_int_t)info->n_ff, "n_heads",
+                                  (json_int_t)info->n_heads, "n_kv_heads", (json_int_t)info->n_kv_heads, "head_dim",
+                                  (json_int_t)info->head_dim, "n_vocab", (json_int_t)info->n_vocab, "context_length",
+                                  (json_int_t)info->context_length, "window", (json_int_t)info->window,
+                                  "n_window_layers", (json_int_t)info->n_window_layers, "kv_bytes_per_token",
+                                  (json_int_t)info->kv_bytes_per_token, "tied_embeddings", info->tied_embeddings));
     json_object_set_new(
         root, "memory",
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "sequences", (json_int_t)subject->engine.n_sequences,
@@ -257,7 +258,7 @@ static void print_text(void *user, const char *text)
 }
 
 /* Fills subject's model and memory, or why there is none. Only our own mistakes and lack of memory are errors. */
-static sl_status open_model(const sl_args *args, subject *subject, const sl_bundle_options *options, sl_err *err)
+static sl_status open_model(const sl_args *args, facts *subject, const sl_bundle_options *options, sl_err *err)
 {
     sl_model_options model_options = options->model;
     model_options.flags |= SL_MODEL_NO_WEIGHTS;
@@ -271,14 +272,26 @@ static sl_status open_model(const sl_args *args, subject *subject, const sl_bund
     return sl_engine_measure(subject->model, &subject->engine, sl_threads_count(subject->pool), &subject->memory, err);
 }
 
-static sl_status show(const sl_args *args, subject *subject, const char *path, sl_err *err)
+/* Opens the file; of one that is cut short, what there is. */
+static sl_status open_file(const char *path, facts *subject, sl_err *err)
+{
+    sl_status status = sl_gguf_open(path, 0, &subject->gguf, err);
+    if (status == SL_ERR_FORMAT && sl_gguf_open(path, SL_GGUF_HEADER_ONLY, &subject->gguf, NULL) == SL_OK) {
+        subject->why = *err;
+        return SL_OK;
+    }
+    return status;
+}
+
+static sl_status show(const sl_args *args, facts *subject, const char *path, sl_err *err)
 {
     sl_bundle_options options;
     SL_TRY(sl_model_args_options(args, NULL, &options, err));
-    SL_TRY(sl_gguf_open(path, 0, &subject->gguf, err));
+    SL_TRY(open_file(path, subject, err));
     if (sl_args_flag(args, "graph"))
         return sl_model_print_passes(subject->gguf, &options.model, print_text, NULL, err);
-    SL_TRY(open_model(args, subject, &options, err));
+    if (subject->why.code == SL_OK)
+        SL_TRY(open_model(args, subject, &options, err));
     if (sl_args_flag(args, "json"))
         return print_json(subject, err);
     print_metadata(subject->gguf);
@@ -290,7 +303,7 @@ static sl_status show(const sl_args *args, subject *subject, const char *path, s
 static sl_status run(const sl_args *args, sl_err *err)
 {
     char *path = NULL;
-    subject subject = {0};
+    facts subject = {0};
     SL_TRY(sl_model_args_path(args, args->n_operands > 0 ? args->operands[0] : NULL, &path, err));
     sl_status status = show(args, &subject, path, err);
     sl_model_close(subject.model);
@@ -327,8 +340,9 @@ const sl_command sl_cmd_info = {
     .name = "info",
     .summary = "show what a model file holds and the memory it needs",
     .operands = "[MODEL]",
-    .description = "Prints metadata, tensors, parameters, and the memory that the given number of sequences takes. Files "
-                   "of unknown architectures are shown as far as they can be read.",
+    .description =
+        "Prints metadata, tensors, parameters, and the memory that the given number of sequences takes. Files "
+        "of unknown architectures are shown as far as they can be read.",
     .examples = "sluice info smollm2\nsluice info smollm2 --sequences 16 --length 2048\nsluice info smollm2 --graph",
     .options = options,
     .n_options = SL_COUNTOF(options),

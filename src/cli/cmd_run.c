@@ -115,10 +115,10 @@ static sl_status print_json(const sl_args *args, const sl_answer *answer, double
     json_t *tokens = json_array();
     for (uint32_t i = 0; i < answer->n_generated; i++)
         json_array_append_new(tokens, json_integer(answer->sampled[i].token));
-    json_t *timings = json_pack("{s:f, s:f, s:f, s:f, s:f}", "load_ms", load_ms, "prefill_ms",
-                                (double)answer->prefill_us / 1e3, "prefill_tps", sl_answer_prefill_tps(answer),
-                                "decode_ms", (double)answer->decode_us / 1e3, "decode_tps",
-                                sl_answer_decode_tps(answer));
+    json_t *timings =
+        json_pack("{s:f, s:f, s:f, s:f, s:f}", "load_ms", load_ms, "prefill_ms", (double)answer->prefill_us / 1e3,
+                  "prefill_tps", sl_answer_prefill_tps(answer), "decode_ms", (double)answer->decode_us / 1e3,
+                  "decode_tps", sl_answer_decode_tps(answer));
     json_t *root = json_pack("{s:o, s:I, s:I, s:s, s:o, s:o}", "text",
                              sl_json_text(answer->n_bytes > 0 ? answer->text : "", answer->n_bytes), "prompt_tokens",
                              (json_int_t)answer->n_prompt, "completion_tokens", (json_int_t)answer->n_generated,
@@ -155,7 +155,8 @@ static sl_status open_engine(const sl_args *args, const sl_bundle *bundle, sl_en
 {
     uint32_t longest = sl_model_get_info(sl_bundle_model(bundle))->context_length;
     sl_engine_options options = {.chunk = (uint32_t)sl_args_uint(args, "chunk"), .n_sequences = 1};
-    options.context = sl_args_given(args, "ctx") ? (uint32_t)sl_args_uint(args, "ctx") : SL_MIN(DEFAULT_CONTEXT, longest);
+    options.context =
+        sl_args_given(args, "ctx") ? (uint32_t)sl_args_uint(args, "ctx") : SL_MIN(DEFAULT_CONTEXT, longest);
     if (options.context > longest)
         SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", options.context,
                 longest);
@@ -203,14 +204,10 @@ static sl_status run(const sl_args *args, sl_err *err)
 }
 
 #define SAMPLING(option, low_, high_, default_, text)                                                                  \
-    {.name = option,                                                                                                   \
-     .kind = SL_OPTION_REAL,                                                                                           \
-     .flags = SL_OPTION_SETTING,                                                                                       \
-     .argument = "X",                                                                                                  \
-     .low = low_,                                                                                                      \
-     .high = high_,                                                                                                    \
-     .fallback = default_,                                                                                             \
-     .help = text}
+    {                                                                                                                  \
+        .name = option, .kind = SL_OPTION_REAL, .flags = SL_OPTION_SETTING, .argument = "X", .low = low_,              \
+        .high = high_, .fallback = default_, .help = text                                                              \
+    }
 
 static const sl_option options[] = {
     SL_OPT_MODEL,
@@ -287,7 +284,8 @@ const sl_command sl_cmd_run = {
     .description =
         "With --prompt, --file or something on standard input, prints one answer as it comes and ends. On a terminal "
         "without any of these, chats: /help lists its commands, Ctrl-C stops an answer, Ctrl-D quits.\n\n"
-        "--raw takes the bytes of the prompt as they are; otherwise the prompt is a message in the model's chat template, "
+        "--raw takes the bytes of the prompt as they are; otherwise the prompt is a message in the model's chat "
+        "template, "
         "and one line end behind it is dropped.",
     .examples = "sluice run -m smollm2\nsluice run -m smollm2 -p 'Why is the sky blue?'\n"
                 "sluice run -m smollm2 --raw --temp 0 -n 20 -p 'Once upon a time'\n"

@@ -23,7 +23,8 @@ static sl_status encode(const sl_args *args, const sl_vocab *vocab, const sl_inp
     uint32_t flags = sl_args_flag(args, "no-special") ? 0 : SL_TOKENIZE_ADD_SPECIAL;
     sl_status status = sl_tokenize(vocab, &span, 1, flags, &tokens, err);
     if (status == SL_OK && sl_args_flag(args, "json")) {
-        status = sl_out_json(json_pack("{s:o, s:I}", "tokens", ids_to_json(&tokens), "count", (json_int_t)tokens.n), err);
+        status =
+            sl_out_json(json_pack("{s:o, s:I}", "tokens", ids_to_json(&tokens), "count", (json_int_t)tokens.n), err);
     } else if (status == SL_OK) {
         for (size_t i = 0; i < tokens.n; i++)
             sl_out_printf("%s%u", i > 0 ? " " : "", tokens.ids[i]);
@@ -92,8 +93,9 @@ const sl_command sl_cmd_tokenize = {
     .name = "tokenize",
     .summary = "turn text into token ids, or back",
     .operands = "",
-    .description = "Reads standard input and prints the token ids of the text on one line. Text that looks like a control "
-                   "token (<|im_start|>) is ordinary text. With --ids, control tokens have no text.",
+    .description =
+        "Reads standard input and prints the token ids of the text on one line. Text that looks like a control "
+        "token (<|im_start|>) is ordinary text. With --ids, control tokens have no text.",
     .examples = "echo 'Hello' | sluice tokenize -m smollm2\necho '19556 905' | sluice tokenize -m smollm2 --ids",
     .options = options,
     .n_options = SL_COUNTOF(options),

@@ -14,9 +14,9 @@ typedef struct {
     sl_detok detok;
     sl_status status; /* of what the event handler did, or of the request */
     sl_err *err;
-} generation;
+} run_state;
 
-static sl_status add_text(generation *generation, sl_bytes piece)
+static sl_status add_text(run_state *generation, sl_bytes piece)
 {
     sl_answer *answer = generation->answer;
     if (piece.n_bytes == 0)
@@ -38,7 +38,7 @@ static sl_status add_text(generation *generation, sl_bytes piece)
     return SL_OK;
 }
 
-static sl_status add_token(generation *generation, const sl_sampled *sampled)
+static sl_status add_token(run_state *generation, const sl_sampled *sampled)
 {
     sl_answer *answer = generation->answer;
     if (answer->n_generated == answer->sampled_capacity) {
@@ -57,7 +57,7 @@ static sl_status add_token(generation *generation, const sl_sampled *sampled)
 
 static void on_event(void *user, const sl_event *event)
 {
-    generation *generation = user;
+    run_state *generation = user;
     sl_answer *answer = generation->answer;
     if (event->kind == SL_EVENT_TOKEN) {
         if (generation->status == SL_OK)
@@ -73,7 +73,7 @@ static void on_event(void *user, const sl_event *event)
         generation->status = sl_err_set(generation->err, event->error.code, "%s", event->error.message);
 }
 
-static sl_status run_steps(sl_engine *engine, uint64_t id, generation *generation)
+static sl_status run_steps(sl_engine *engine, uint64_t id, run_state *generation)
 {
     for (bool busy = true; busy;) {
         if (sl_interrupts() > 0 || sl_out_failed() || generation->status != SL_OK)
@@ -92,10 +92,11 @@ static sl_status check_fits(const sl_bundle *bundle, const sl_engine *engine, si
     if (n_prompt < context)
         return SL_OK;
     if (context < longest)
-        SL_FAIL(err, SL_ERR_LIMIT,
-                "the prompt has %zu tokens and the context room for %u with the answer: shorten it, or raise --ctx (this "
-                "model takes up to %u)",
-                n_prompt, context, longest);
+        SL_FAIL(
+            err, SL_ERR_LIMIT,
+            "the prompt has %zu tokens and the context room for %u with the answer: shorten it, or raise --ctx (this "
+            "model takes up to %u)",
+            n_prompt, context, longest);
     SL_FAIL(err, SL_ERR_LIMIT,
             "the prompt has %zu tokens and the context room for %u with the answer: shorten it, or take a model with a "
             "longer context",
@@ -109,7 +110,7 @@ sl_status sl_generate(const sl_bundle *bundle, sl_engine *engine, const sl_token
     if (prompt->n == 0)
         SL_FAIL(err, SL_ERR_LIMIT, "the prompt is empty: give some text");
     SL_TRY(check_fits(bundle, engine, prompt->n, err));
-    generation generation = {.options = options, .answer = answer, .err = err};
+    run_state generation = {.options = options, .answer = answer, .err = err};
     sl_request request = {
         .prompt = prompt->ids,
         .n_prompt = prompt->n,
@@ -144,6 +145,7 @@ double sl_answer_prefill_tps(const sl_answer *answer)
 
 double sl_answer_decode_tps(const sl_answer *answer)
 {
-    return answer->n_generated > 1 && answer->decode_us > 0 ? (answer->n_generated - 1) * 1e6 / (double)answer->decode_us
-                                                            : 0;
+    return answer->n_generated > 1 && answer->decode_us > 0
+               ? (answer->n_generated - 1) * 1e6 / (double)answer->decode_us
+               : 0;
 }

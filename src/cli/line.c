@@ -70,8 +70,8 @@ static void make_folders(const char *path)
 static void save_history(sl_line *line)
 {
     HistEvent event;
-    char *path = line->history_path != NULL ? sl_arena_printf(&line->arena, "%s.%d", line->history_path, (int)getpid())
-                                            : NULL;
+    char *path =
+        line->history_path != NULL ? sl_arena_printf(&line->arena, "%s.%d", line->history_path, (int)getpid()) : NULL;
     if (path == NULL)
         return;
     make_folders(path);

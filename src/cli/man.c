@@ -74,12 +74,12 @@ static void print_command(const sl_command *command)
     }
 }
 
-static const char head[] =
-    ".SH NAME\nsluice \\- run large language models on this machine\n"
-    ".SH SYNOPSIS\n.B sluice\n.I command\n.RI [ option ]...\n.RI [ argument ]...\n.br\n"
-    ".B sluice \\-\\-help\n.br\n.B sluice \\-\\-version\n"
-    ".SH DESCRIPTION\nsluice opens language models in GGUF files, answers prompts, and measures how fast and how true it "
-    "does so.\nA model is named by the path of its file or by the name it was pulled under.\n";
+static const char head[] = ".SH NAME\nsluice \\- run large language models on this machine\n"
+                           ".SH SYNOPSIS\n.B sluice\n.I command\n.RI [ option ]...\n.RI [ argument ]...\n.br\n"
+                           ".B sluice \\-\\-help\n.br\n.B sluice \\-\\-version\n"
+                           ".SH DESCRIPTION\nsluice opens language models in GGUF files, answers prompts, and measures "
+                           "how fast and how true it "
+                           "does so.\nA model is named by the path of its file or by the name it was pulled under.\n";
 
 static const char tail[] =
     ".SH SETTINGS\nAn option that has an environment variable is looked up in this order: command line, environment, "

@@ -10,48 +10,35 @@ extern const char *const sl_kv_type_choices[]; /* "f16", "f32" */
 
 /* Rows of the option tables. */
 #define SL_OPT_MODEL                                                                                                   \
-    {.name = "model",                                                                                                  \
-     .letter = 'm',                                                                                                    \
-     .kind = SL_OPTION_TEXT,                                                                                           \
-     .flags = SL_OPTION_SETTING,                                                                                       \
-     .argument = "MODEL",                                                                                              \
-     .help = "path of a GGUF file, or the name of a pulled model",                                                     \
-     .complete = SL_COMPLETE_MODEL}
+    {                                                                                                                  \
+        .name = "model", .letter = 'm', .kind = SL_OPTION_TEXT, .flags = SL_OPTION_SETTING, .argument = "MODEL",       \
+        .help = "path of a GGUF file, or the name of a pulled model", .complete = SL_COMPLETE_MODEL                    \
+    }
 #define SL_OPT_THREADS                                                                                                 \
-    {.name = "threads",                                                                                                \
-     .letter = 't',                                                                                                    \
-     .kind = SL_OPTION_UINT,                                                                                           \
-     .flags = SL_OPTION_SETTING,                                                                                       \
-     .argument = "N",                                                                                                  \
-     .min = 0,                                                                                                         \
-     .max = 1024,                                                                                                      \
-     .fallback = "0",                                                                                                  \
-     .help = "worker threads; 0 = as many as the CPUs this process may use"}
+    {                                                                                                                  \
+        .name = "threads", .letter = 't', .kind = SL_OPTION_UINT, .flags = SL_OPTION_SETTING, .argument = "N",         \
+        .min = 0, .max = 1024, .fallback = "0", .help = "worker threads; 0 = as many as the CPUs this process may use" \
+    }
 #define SL_OPT_CPU                                                                                                     \
-    {.name = "cpu",                                                                                                    \
-     .kind = SL_OPTION_CHOICE,                                                                                         \
-     .flags = SL_OPTION_SETTING,                                                                                       \
-     .argument = "LEVEL",                                                                                              \
-     .choices = sl_level_choices,                                                                                      \
-     .help = "instructions to use at most, else the best this CPU has; exact and ref are slow yardsticks"}
+    {                                                                                                                  \
+        .name = "cpu", .kind = SL_OPTION_CHOICE, .flags = SL_OPTION_SETTING, .argument = "LEVEL",                      \
+        .choices = sl_level_choices,                                                                                   \
+        .help = "instructions to use at most, else the best this CPU has; exact and ref are slow yardsticks"           \
+    }
 #define SL_OPT_KV_TYPE                                                                                                 \
-    {.name = "kv-type",                                                                                                \
-     .kind = SL_OPTION_CHOICE,                                                                                         \
-     .flags = SL_OPTION_SETTING,                                                                                       \
-     .argument = "TYPE",                                                                                               \
-     .choices = sl_kv_type_choices,                                                                                    \
-     .fallback = "f16",                                                                                                \
-     .help = "number format of the attention's keys and values"}
+    {                                                                                                                  \
+        .name = "kv-type", .kind = SL_OPTION_CHOICE, .flags = SL_OPTION_SETTING, .argument = "TYPE",                   \
+        .choices = sl_kv_type_choices, .fallback = "f16", .help = "number format of the attention's keys and values"   \
+    }
 #define SL_OPT_CHUNK                                                                                                   \
-    {.name = "chunk",                                                                                                  \
-     .kind = SL_OPTION_UINT,                                                                                           \
-     .flags = SL_OPTION_SETTING,                                                                                       \
-     .argument = "N",                                                                                                  \
-     .min = 1,                                                                                                         \
-     .max = 4096,                                                                                                      \
-     .fallback = "512",                                                                                                \
-     .help = "most prompt tokens worked on in one step"}
-#define SL_OPT_JSON {.name = "json", .kind = SL_OPTION_FLAG, .help = "print the result as one JSON object"}
+    {                                                                                                                  \
+        .name = "chunk", .kind = SL_OPTION_UINT, .flags = SL_OPTION_SETTING, .argument = "N", .min = 1, .max = 4096,   \
+        .fallback = "512", .help = "most prompt tokens worked on in one step"                                          \
+    }
+#define SL_OPT_JSON                                                                                                    \
+    {                                                                                                                  \
+        .name = "json", .kind = SL_OPTION_FLAG, .help = "print the result as one JSON object"                          \
+    }
 
 /* Path of the model that word (a path or a pulled name) or, when word is NULL, --model stands for; *out is the caller's
  * to free. SL_ERR_ARGUMENT when none is given, SL_ERR_NOT_FOUND when there is neither file nor pulled model of that name. */

@@ -72,8 +72,10 @@ const char *sl_nearest_name(const char *word, const char *const *names, size_t n
     for (size_t i = 0; i < n; i++) {
         if (strlen(word) > MAX_WORD || strlen(names[i]) > MAX_WORD)
             continue;
-        size_t distance = edit_distance(word, names[i]);
-        if (distance < least && distance < strlen(names[i])) {
+        size_t distance = edit_distance(word, names[i]), n_name = strlen(names[i]);
+        if (n_name > 2 && strncmp(word, names[i], n_name) == 0)
+            distance = SL_MIN(distance, 2); /* --temperature for --temp */
+        if (distance < least && distance < n_name) {
             least = distance;
             nearest = names[i];
         }
@@ -178,7 +180,8 @@ static sl_status fail_unknown(const sl_command *command, const char *word, sl_er
     const char *near = strncmp(word, "--", 2) == 0 ? sl_nearest_name(bare, names, command->n_options + 1) : NULL;
     if (near != NULL)
         SL_FAIL(err, SL_ERR_ARGUMENT, "%s has no option '%.60s': did you mean --%s?", command->name, word, near);
-    SL_FAIL(err, SL_ERR_ARGUMENT, "%s has no option '%.60s' (see 'sluice help %s')", command->name, word, command->name);
+    SL_FAIL(err, SL_ERR_ARGUMENT, "%s has no option '%.60s' (see 'sluice help %s')", command->name, word,
+            command->name);
 }
 
 static const sl_option *find_letter(const sl_command *command, int letter, size_t *index)

@@ -1,0 +1,275 @@
+/* `sluice eval ppl`: perplexity of a text, and how far the fast arithmetic is from the exact one. */
+#include "cli/commands.h"
+#include "cli/input.h"
+#include "cli/interrupt.h"
+#include "cli/model_args.h"
+#include "cli/output.h"
+#include "cli/perplexity.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LOGIT_ROWS = 64 }; /* positions scored in one step */
+
+/* A model that scores windows: logits of one step, copied out of the engine. */
+typedef struct {
+    sl_bundle *bundle;
+    sl_engine *engine;
+    float *rows; /* LOGIT_ROWS of n_vocab */
+    uint32_t first_position;
+    size_t n_rows, n_vocab;
+    bool busy;
+    sl_status status; /* of the request */
+    sl_err *err;
+} window_scorer;
+
+typedef struct {
+    window_scorer tested, base; /* base.bundle is NULL without --against */
+    sl_tokens tokens;
+    sl_position_score *scores;
+    size_t n_scores, n_windows;
+    uint32_t context;
+} evaluation;
+
+static void on_logits(void *user, uint32_t position, const float *logits)
+{
+    window_scorer *scorer = user;
+    SL_ASSERT(scorer->n_rows < LOGIT_ROWS);
+    if (scorer->n_rows == 0)
+        scorer->first_position = position;
+    memcpy(scorer->rows + scorer->n_rows * scorer->n_vocab, logits, scorer->n_vocab * sizeof(*logits));
+    scorer->n_rows++;
+}
+
+static void on_event(void *user, const sl_event *event)
+{
+    window_scorer *scorer = user;
+    if (event->kind == SL_EVENT_FINISHED && event->finish == SL_FINISH_ERROR)
+        scorer->status = sl_err_set(scorer->err, event->error.code, "%s", event->error.message);
+}
+
+/* Opens a model at level (NULL: as --cpu says) with a context of one window. */
+static sl_status open_scorer(const sl_args *args, const char *level, uint32_t context, window_scorer *scorer,
+                             sl_err *err)
+{
+    scorer->err = err;
+    SL_TRY(sl_model_args_open(args, level, &scorer->bundle, err));
+    const sl_model *model = sl_bundle_model(scorer->bundle);
+    uint32_t longest = sl_model_get_info(model)->context_length;
+    if (context > longest)
+        SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", context,
+                longest);
+    sl_engine_options options = {.context = context, .n_sequences = 1, .logit_rows = LOGIT_ROWS};
+    SL_TRY(sl_engine_open(model, &options, sl_bundle_threads(scorer->bundle), &scorer->engine, err));
+    scorer->n_vocab = sl_model_get_info(model)->n_vocab;
+    scorer->rows = malloc(LOGIT_ROWS * scorer->n_vocab * sizeof(*scorer->rows));
+    if (scorer->rows == NULL)
+        SL_FAIL(err, SL_ERR_NOMEM, "out of memory for logits");
+    return SL_OK;
+}
+
+static void close_scorer(window_scorer *scorer)
+{
+    sl_engine_close(scorer->engine);
+    sl_bundle_close(scorer->bundle);
+    free(scorer->rows);
+}
+
+static sl_status submit_window(window_scorer *scorer, const uint32_t *window, uint32_t context, sl_err *err)
+{
+    sl_request request = {
+        .prompt = window,
+        .n_prompt = context - 1, /* the last token is only predicted */
+        .sampling = sl_sample_params_default(),
+        .on_event = on_event,
+        .on_logits = on_logits,
+        .score_from = context / 2,
+        .user = scorer,
+    };
+    scorer->busy = true;
+    scorer->status = SL_OK;
+    return sl_engine_submit(scorer->engine, &request, NULL, err);
+}
+
+/* Steps until rows are there or the window ends. */
+static sl_status next_rows(window_scorer *scorer, sl_err *err)
+{
+    scorer->n_rows = 0;
+    while (scorer->busy && scorer->n_rows == 0 && sl_interrupts() == 0) {
+        SL_TRY(sl_engine_step(scorer->engine, sl_clock_us(), &scorer->busy, err));
+        SL_TRY(scorer->status);
+    }
+    return SL_OK;
+}
+
+/* Scores one window of context tokens: positions context/2 to context-2 each predict the next token. Both models work
+ * on the same positions in each step, so that only a step's logits are in memory. */
+static sl_status score_window(evaluation *eval, uint32_t *window, sl_err *err)
+{
+    window_scorer *tested = &eval->tested, *base = eval->base.bundle != NULL ? &eval->base : NULL;
+    SL_TRY(submit_window(tested, window, eval->context, err));
+    if (base != NULL)
+        SL_TRY(submit_window(base, window, eval->context, err));
+    for (;;) {
+        SL_TRY(next_rows(tested, err));
+        if (base != NULL)
+            SL_TRY(next_rows(base, err));
+        if (sl_interrupts() > 0)
+            SL_FAIL(err, SL_ERR_CANCELLED, "interrupted");
+        if (base != NULL && (base->n_rows != tested->n_rows || base->first_position != tested->first_position))
+            SL_FAIL(err, SL_ERR_INTERNAL, "the two models do not score the same positions");
+        if (tested->n_rows == 0)
+            return SL_OK;
+        SL_TRY(sl_score_rows(sl_bundle_threads(tested->bundle), tested->rows, base != NULL ? base->rows : NULL,
+                             tested->n_rows, tested->n_vocab, window + tested->first_position + 1,
+                             eval->scores + eval->n_scores, err));
+        eval->n_scores += tested->n_rows;
+    }
+}
+
+static sl_status score_text(evaluation *eval, sl_err *err)
+{
+    const sl_vocab *vocab = sl_bundle_vocab(eval->tested.bundle);
+    eval->scores = calloc(eval->n_windows * eval->context, sizeof(*eval->scores));
+    if (eval->scores == NULL)
+        SL_FAIL(err, SL_ERR_NOMEM, "out of memory for scores");
+    for (size_t w = 0; w < eval->n_windows; w++) {
+        uint32_t *window = eval->tokens.ids + w * eval->context;
+        if (sl_vocab_adds_bos(vocab) && sl_vocab_bos(vocab) >= 0)
+            window[0] = (uint32_t)sl_vocab_bos(vocab);
+        SL_TRY(score_window(eval, window, err));
+        if (sl_is_terminal(STDERR_FILENO)) {
+            sl_score_summary so_far;
+            SL_TRY(sl_score_summarise(eval->scores, eval->n_scores, false, &so_far, err));
+            fprintf(stderr, "\r\033[Kwindow %zu of %zu: perplexity %.4f", w + 1, eval->n_windows, so_far.ppl);
+        }
+    }
+    if (sl_is_terminal(STDERR_FILENO))
+        fputs("\r\033[K", stderr);
+    return SL_OK;
+}
+
+/* Tokens of the text, cut to whole windows. */
+static sl_status read_tokens(const sl_args *args, evaluation *eval, sl_err *err)
+{
+    sl_input text;
+    SL_TRY(sl_input_read(sl_args_text(args, "file"), &text, err));
+    sl_status status = sl_bundle_text_tokens(eval->tested.bundle, text.bytes, text.n_bytes, &eval->tokens, err);
+    sl_input_free(&text);
+    SL_TRY(status);
+    size_t n = eval->tokens.n;
+    if (sl_args_given(args, "limit-tokens"))
+        n = SL_MIN(n, sl_args_uint(args, "limit-tokens"));
+    eval->n_windows = n / eval->context;
+    if (eval->n_windows == 0)
+        SL_FAIL(err, SL_ERR_LIMIT, "the text has %zu tokens, one window %u: take a longer text or a smaller --ctx", n,
+                eval->context);
+    return SL_OK;
+}
+
+static sl_status print_summary(const sl_args *args, const sl_score_summary *s, bool with_base, sl_err *err)
+{
+    if (sl_args_flag(args, "json")) {
+        json_t *root =
+            json_pack("{s:f, s:f, s:I}", "ppl", s->ppl, "stderr", s->stderr_, "n_scored", (json_int_t)s->n_scored);
+        json_t *more = with_base ? json_pack("{s:f, s:f, s:f, s:f, s:f}", "kld_mean", s->kld_mean, "kld_p99",
+                                             s->kld_p99, "argmax_agreement", s->argmax_agreement, "largest_flip_gap",
+                                             s->largest_flip_gap, "ppl_base", s->ppl_base)
+                                 : NULL;
+        if (more != NULL)
+            json_object_update(root, more);
+        json_decref(more);
+        return sl_out_json(root, err);
+    }
+    sl_out_printf("perplexity        %.4f +/- %.4f over %zu tokens\n", s->ppl, s->stderr_, s->n_scored);
+    if (with_base)
+        sl_out_printf("of exact          %.4f\n"
+                      "KL divergence     %.6f on average, 99%% of tokens below %.6f\n"
+                      "same likeliest    %.2f%%; largest gap between exact's first two where not: %.4f\n",
+                      s->ppl_base, s->kld_mean, s->kld_p99, 100 * s->argmax_agreement, s->largest_flip_gap);
+    return SL_OK;
+}
+
+static sl_status evaluate(const sl_args *args, evaluation *eval, sl_err *err)
+{
+    sl_score_summary summary;
+    bool with_base = sl_args_given(args, "against");
+    SL_TRY(open_scorer(args, NULL, eval->context, &eval->tested, err));
+    SL_TRY(read_tokens(args, eval, err));
+    if (with_base)
+        SL_TRY(open_scorer(args, sl_args_text(args, "against"), eval->context, &eval->base, err));
+    SL_TRY(score_text(eval, err));
+    SL_TRY(sl_score_summarise(eval->scores, eval->n_scores, with_base, &summary, err));
+    return print_summary(args, &summary, with_base, err);
+}
+
+static sl_status run(const sl_args *args, sl_err *err)
+{
+    if (strcmp(args->operands[0], "ppl") != 0)
+        SL_FAIL(err, SL_ERR_ARGUMENT, "eval measures ppl, not '%.40s'", args->operands[0]);
+    if (!sl_args_given(args, "file"))
+        SL_FAIL(err, SL_ERR_ARGUMENT, "eval ppl needs a text: -f FILE");
+    evaluation eval = {.context = (uint32_t)sl_args_uint(args, "ctx")};
+    sl_status status = evaluate(args, &eval, err);
+    close_scorer(&eval.tested);
+    close_scorer(&eval.base);
+    sl_tokens_free(&eval.tokens);
+    free(eval.scores);
+    return status;
+}
+
+static const char *const yardsticks[] = {"exact", NULL};
+
+static const sl_option options[] = {
+    SL_OPT_MODEL,
+    {.name = "file",
+     .letter = 'f',
+     .kind = SL_OPTION_TEXT,
+     .argument = "FILE",
+     .help = "text to score; - is standard input",
+     .complete = SL_COMPLETE_FILE},
+    {.name = "ctx",
+     .letter = 'c',
+     .kind = SL_OPTION_UINT,
+     .argument = "N",
+     .min = 4,
+     .max = 1 << 20,
+     .fallback = "512",
+     .help = "tokens of a window"},
+    {.name = "limit-tokens",
+     .kind = SL_OPTION_UINT,
+     .argument = "N",
+     .min = 1,
+     .max = UINT32_MAX,
+     .help = "only the first N tokens of the text"},
+    {.name = "against",
+     .kind = SL_OPTION_CHOICE,
+     .argument = "LEVEL",
+     .choices = yardsticks,
+     .help = "also compare with the same model in exact arithmetic (fp32, F32 keys and values)"},
+    SL_OPT_THREADS,
+    SL_OPT_CPU,
+    SL_OPT_KV_TYPE,
+    SL_OPT_JSON,
+};
+
+const sl_command sl_cmd_eval = {
+    .name = "eval",
+    .summary = "measure how well a model predicts a text",
+    .operands = "ppl",
+    .description =
+        "Perplexity, scored as llama-perplexity does so that figures compare: the text is cut into windows of --ctx "
+        "tokens that do not overlap; in each, the first token becomes BOS where the model wants one, and the second "
+        "half "
+        "is scored.",
+    .examples = "sluice eval ppl -m smollm2 -f book.txt\nsluice eval ppl -m smollm2 -f book.txt --against exact --json",
+    .options = options,
+    .n_options = SL_COUNTOF(options),
+    .min_operands = 1,
+    .max_operands = 1,
+    .run = run,
+};
