@@ -41,6 +41,7 @@ typedef enum sl_act {
  *   int8_t q[n] | float scale[G] | float sum[G] | int16_t half_sum[2 * G]
  * For each group: amax = max|x|, scale = amax / 127, q = round-to-nearest-even(x * (127 / amax)) (0 when amax is 0),
  * half_sum = the exact sums of q over columns 0-15 and 16-31, sum = scale * (float)(half_sum[0] + half_sum[1]).
+ * An amax below 2^-100 counts as 0; a group with a NaN or an infinity gets q = 0 and scale = sum = NaN.
  * The row is padded to a multiple of 64 bytes. */
 static inline size_t sl_q8_row_bytes(size_t n_cols)
 {

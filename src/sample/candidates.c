@@ -5,17 +5,24 @@
 #include <float.h>
 #include <math.h>
 
-/* Below this a float's exponential is subnormal. */
-static const float exp_min = -87.3f;
+/* About -ln(2^-126): beyond this a float's exponential is subnormal. */
+static const float d_max = 87.3f;
 
 /* Digits of the radix selection, most significant first: 11 + 11 + 10 bits. */
 enum { RADIX_BITS = 11, RADIX_SIZE = 1 << RADIX_BITS };
 
-/* exp(x) for exp_min <= x <= 0, free of branches and library calls so that it vectorises and gives the same bits on
- * every machine: x = n ln 2 + r, Taylor to the seventh power in r, the exponent added as an integer. */
-static inline float exp_negative(float x)
+/* exp(-d) for d >= 0, at least exp(-d_max); free of branches and library calls so that it vectorises and gives the same
+ * bits on every machine: -d = n ln 2 + r, Taylor to the seventh power in r, the exponent added as an integer. */
+static inline float exp_negative(float d)
 {
     const float round = 0x1.8p23f;
+    /* as integers, for positive floats order alike and the compiler vectorises only their comparison */
+    union {
+        float f;
+        int32_t i;
+    } limit = {.f = d_max}, clamped = {.f = d};
+    clamped.i = SL_MIN(clamped.i, limit.i);
+    float x = -clamped.f;
     union {
         float f;
         int32_t i;
@@ -156,29 +163,46 @@ void sl_candidates_gather(sl_candidates *c, const float *logits, uint32_t n_logi
 
 void sl_candidates_weigh(sl_candidates *c, float max_logit, float temperature)
 {
-    float scale = 1.0f / temperature;
-    for (uint32_t i = 0; i < c->n; i++) {
-        float x = (c->logit[i] - max_logit) * scale;
-        float w = exp_negative(x < exp_min ? exp_min : x);
-        c->weight[i] = x < exp_min ? 0.0f : w;
-    }
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < c->n; i++)
-        keep(c, &n, i, c->weight[i] > 0);
-    c->n = n;
+    const float *restrict logit = c->logit;
+    float *restrict weight = c->weight;
+    float scale = 1.0f / temperature, floor = exp_negative(d_max);
+    uint32_t n = c->n, n_kept = 0;
+    for (uint32_t i = 0; i < n; i++)
+        weight[i] = exp_negative((max_logit - logit[i]) * scale);
+    for (uint32_t i = 0; i < n; i++)
+        n_kept += weight[i] > floor;
+    if (n_kept == n)
+        return;
+    n_kept = 0;
+    for (uint32_t i = 0; i < n; i++)
+        keep(c, &n_kept, i, weight[i] > floor);
+    c->n = n_kept;
 }
 
-static double weight_sum(const sl_candidates *c)
+/* Sum of n weights in eight interleaved partial sums: an order that is fixed and fast. */
+static double sum_weights(const float *weight, uint32_t n)
+{
+    double part[8] = {0};
+    uint32_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (uint32_t j = 0; j < 8; j++)
+            part[j] += (double)weight[i + j];
+    for (; i < n; i++)
+        part[i % 8] += (double)weight[i];
+    return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+}
+
+static double sum_blocks(const sl_candidates *c)
 {
     double sum = 0;
-    for (uint32_t i = 0; i < c->n; i++)
-        sum += (double)c->weight[i];
+    for (uint32_t i = 0; i < c->n; i += SL_CANDIDATE_BLOCK)
+        sum += sum_weights(c->weight + i, SL_MIN(c->n - i, (uint32_t)SL_CANDIDATE_BLOCK));
     return sum;
 }
 
 void sl_candidates_top_p(sl_candidates *c, float top_p)
 {
-    keep_top(c, true, SL_MAX((double)top_p * weight_sum(c), DBL_MIN));
+    keep_top(c, true, SL_MAX((double)top_p * sum_blocks(c), DBL_MIN));
 }
 
 void sl_candidates_min_p(sl_candidates *c, float min_p)
@@ -192,11 +216,19 @@ void sl_candidates_min_p(sl_candidates *c, float min_p)
 
 uint32_t sl_candidates_draw(const sl_candidates *c, double uniform)
 {
-    double target = uniform * weight_sum(c), sum = 0;
-    for (uint32_t i = 0; i + 1 < c->n; i++) {
+    double target = uniform * sum_blocks(c), sum = 0;
+    uint32_t begin = 0;
+    for (; c->n - begin > SL_CANDIDATE_BLOCK; begin += SL_CANDIDATE_BLOCK) {
+        double next = sum + sum_weights(c->weight + begin, SL_CANDIDATE_BLOCK);
+        if (next > target)
+            break;
+        sum = next;
+    }
+    uint32_t last = SL_MIN(c->n, begin + SL_CANDIDATE_BLOCK) - 1;
+    for (uint32_t i = begin; i < last; i++) {
         sum += (double)c->weight[i];
         if (sum > target)
             return c->id[i];
     }
-    return c->id[c->n - 1];
+    return c->id[last];
 }

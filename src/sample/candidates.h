@@ -40,7 +40,7 @@ void sl_candidates_gather(sl_candidates *c, const float *logits, uint32_t n_logi
                           uint32_t top_k);
 
 /* weight = exp((logit - max_logit) / temperature) in single precision (relative error below 1e-5 where the exponent
- * is above -30); candidates whose weight would be subnormal are dropped. temperature > 0. */
+ * is above -30); candidates whose weight would be below 2^-125 are dropped. temperature > 0. */
 void sl_candidates_weigh(sl_candidates *c, float max_logit, float temperature);
 
 /* Keeps the shortest run of the most likely candidates whose weights sum to at least top_p of the whole, at least one;

@@ -1,0 +1,59 @@
+#include "cli/model_args.h"
+
+#include "base/cpu.h"
+#include "cli/progress.h"
+#include "file/store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *const sl_level_choices[] = {"exact", "ref", "avx2", "avxvnni", "avx512", "avx512vnni", NULL};
+const char *const sl_kv_type_choices[] = {"f16", "f32", NULL};
+
+sl_status sl_model_args_path(const sl_args *args, const char *word, char **out, sl_err *err)
+{
+    if (word == NULL)
+        word = sl_args_text(args, "model");
+    if (word == NULL)
+        SL_FAIL(err, SL_ERR_ARGUMENT,
+                "no model given: 'sluice pull smollm2' brings one, then 'sluice %s -m smollm2' uses it",
+                args->command->name);
+    return sl_store_resolve(NULL, word, out, err);
+}
+
+sl_status sl_model_args_options(const sl_args *args, const char *level, sl_bundle_options *out, sl_err *err)
+{
+    *out = sl_bundle_options_default();
+    out->n_threads = (int)sl_args_uint(args, "threads");
+    out->model.kv_type = strcmp(sl_args_text(args, "kv-type"), "f32") == 0 ? SL_TYPE_F32 : SL_TYPE_F16;
+    return sl_level_choose(level != NULL ? level : sl_args_text(args, "cpu"), &out->model.level, err);
+}
+
+/* Opens the model of --model with options; progress is drawn while weights are packed. */
+static sl_status open_bundle(const sl_args *args, sl_bundle_options *options, sl_bundle **out, sl_err *err)
+{
+    char *path = NULL;
+    sl_progress progress;
+    SL_TRY(sl_model_args_path(args, NULL, &path, err));
+    options->model.progress = sl_progress_update;
+    options->model.progress_user = &progress;
+    sl_progress_start(&progress, "loading");
+    sl_status status = sl_bundle_open(path, options, out, err);
+    sl_progress_finish(&progress);
+    free(path);
+    return status;
+}
+
+sl_status sl_model_args_open(const sl_args *args, const char *level, sl_bundle **out, sl_err *err)
+{
+    sl_bundle_options options;
+    SL_TRY(sl_model_args_options(args, level, &options, err));
+    return open_bundle(args, &options, out, err);
+}
+
+sl_status sl_model_args_open_text(const sl_args *args, sl_bundle **out, sl_err *err)
+{
+    sl_bundle_options options = sl_bundle_options_default();
+    options.flags = SL_BUNDLE_TEXT_ONLY;
+    return open_bundle(args, &options, out, err);
+}

@@ -1,0 +1,70 @@
+/* Options that several commands share, and the model they name. */
+#ifndef SL_CLI_MODEL_ARGS_H
+#define SL_CLI_MODEL_ARGS_H
+
+#include "app/bundle.h"
+#include "cli/options.h"
+
+extern const char *const sl_level_choices[];   /* names of sl_level, NULL-terminated */
+extern const char *const sl_kv_type_choices[]; /* "f16", "f32" */
+
+/* Rows of the option tables. */
+#define SL_OPT_MODEL                                                                                                   \
+    {.name = "model",                                                                                                  \
+     .letter = 'm',                                                                                                    \
+     .kind = SL_OPTION_TEXT,                                                                                           \
+     .flags = SL_OPTION_SETTING,                                                                                       \
+     .argument = "MODEL",                                                                                              \
+     .help = "path of a GGUF file, or the name of a pulled model",                                                     \
+     .complete = SL_COMPLETE_MODEL}
+#define SL_OPT_THREADS                                                                                                 \
+    {.name = "threads",                                                                                                \
+     .letter = 't',                                                                                                    \
+     .kind = SL_OPTION_UINT,                                                                                           \
+     .flags = SL_OPTION_SETTING,                                                                                       \
+     .argument = "N",                                                                                                  \
+     .min = 0,                                                                                                         \
+     .max = 1024,                                                                                                      \
+     .fallback = "0",                                                                                                  \
+     .help = "worker threads; 0 = as many as the CPUs this process may use"}
+#define SL_OPT_CPU                                                                                                     \
+    {.name = "cpu",                                                                                                    \
+     .kind = SL_OPTION_CHOICE,                                                                                         \
+     .flags = SL_OPTION_SETTING,                                                                                       \
+     .argument = "LEVEL",                                                                                              \
+     .choices = sl_level_choices,                                                                                      \
+     .help = "instructions to use at most, else the best this CPU has; exact and ref are slow yardsticks"}
+#define SL_OPT_KV_TYPE                                                                                                 \
+    {.name = "kv-type",                                                                                                \
+     .kind = SL_OPTION_CHOICE,                                                                                         \
+     .flags = SL_OPTION_SETTING,                                                                                       \
+     .argument = "TYPE",                                                                                               \
+     .choices = sl_kv_type_choices,                                                                                    \
+     .fallback = "f16",                                                                                                \
+     .help = "number format of the attention's keys and values"}
+#define SL_OPT_CHUNK                                                                                                   \
+    {.name = "chunk",                                                                                                  \
+     .kind = SL_OPTION_UINT,                                                                                           \
+     .flags = SL_OPTION_SETTING,                                                                                       \
+     .argument = "N",                                                                                                  \
+     .min = 1,                                                                                                         \
+     .max = 4096,                                                                                                      \
+     .fallback = "512",                                                                                                \
+     .help = "most prompt tokens worked on in one step"}
+#define SL_OPT_JSON {.name = "json", .kind = SL_OPTION_FLAG, .help = "print the result as one JSON object"}
+
+/* Path of the model that word (a path or a pulled name) or, when word is NULL, --model stands for; *out is the caller's
+ * to free. SL_ERR_ARGUMENT when none is given, SL_ERR_NOT_FOUND when there is neither file nor pulled model of that name. */
+SL_WARN_UNUSED sl_status sl_model_args_path(const sl_args *args, const char *word, char **out, sl_err *err);
+
+/* Bundle options from --threads, --cpu and --kv-type; level, when not NULL, is taken instead of --cpu. */
+SL_WARN_UNUSED sl_status sl_model_args_options(const sl_args *args, const char *level, sl_bundle_options *out,
+                                               sl_err *err);
+
+/* Opens the model of --model with a progress bar. Ctrl-C ends with SL_ERR_CANCELLED. The caller closes it. */
+SL_WARN_UNUSED sl_status sl_model_args_open(const sl_args *args, const char *level, sl_bundle **out, sl_err *err);
+
+/* Vocabulary and template of --model only. The caller closes it. */
+SL_WARN_UNUSED sl_status sl_model_args_open_text(const sl_args *args, sl_bundle **out, sl_err *err);
+
+#endif

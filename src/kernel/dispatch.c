@@ -1,0 +1,56 @@
+#include "kernel/kernels.h"
+
+#include <pthread.h>
+
+static sl_kernels tables[SL_LEVEL_COUNT];
+static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
+
+/* The compile of a plain kernel for the features at hand. */
+#if defined(__x86_64__)
+#define PLAIN_FOR(features, name)                                                                                      \
+    ((features)&SL_CPU_AVX512 ? name##_v4 : (features)&SL_CPU_AVX2 ? name##_v3 : name##_base)
+#else
+#define PLAIN_FOR(features, name) name##_base
+#endif
+
+static void fill(sl_kernels *table, sl_level level, uint32_t cpu)
+{
+    bool plain_only = level == SL_LEVEL_EXACT || level == SL_LEVEL_REF;
+    uint32_t features = plain_only ? cpu : cpu & sl_level_features(level);
+    table->level = level;
+    table->unpack_row = sl_weight_unpack_row;
+#define PLAIN(slot, name) table->slot = PLAIN_FOR(features, name);
+#define TUNED(slot, name, isa)                                                                                         \
+    if (!plain_only && (features & (isa)) == (isa))                                                                    \
+        table->slot = name;
+#include "kernel/kernels.inc"
+#undef PLAIN
+#undef TUNED
+}
+
+static void fill_all(void)
+{
+    uint32_t cpu = sl_cpu_features();
+    for (int i = 0; i < SL_LEVEL_COUNT; i++)
+        fill(&tables[i], (sl_level)i, cpu);
+}
+
+const sl_kernels *sl_kernels_get(sl_level level)
+{
+    pthread_once(&tables_once, fill_all);
+    return &tables[level];
+}
+
+size_t sl_kv_block_bytes(const sl_kv_layer *layer)
+{
+    size_t elem = layer->type == SL_TYPE_F16 ? sizeof(uint16_t) : sizeof(float);
+    return (size_t)layer->n_kv_heads * layer->head_dim * SL_KV_BLOCK * elem;
+}
+
+/* Of the work struct in ref/attention_tmpl.h: k, v, acc, score, q, max, sum. */
+size_t sl_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim)
+{
+    size_t n = (size_t)n_heads / n_kv_heads * SL_ATTENTION_ROWS, padded = ((size_t)head_dim + 15) & ~(size_t)15;
+    size_t floats = SL_KV_CHUNK * (head_dim + padded) + n * (padded + SL_KV_CHUNK + head_dim) + 16 + 2 * (n + 16);
+    return (floats * sizeof(float) + 63) & ~(size_t)63;
+}

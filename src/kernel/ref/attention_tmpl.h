@@ -1,0 +1,223 @@
+/* Attention of one tile of rows and one KV head; sl_attention in kernel/ops.h fixes the arithmetic. The file that
+ * includes this defines, before it,
+ *   static void load_f16(float *dst, const uint16_t *src, size_t n)   dst[i] = src[i] as float
+ * and calls attention_run. A query head of a row is one "query" here: the heads that share a KV head are computed
+ * together, row by row. */
+#include "kernel/ref/exp.h"
+#include "kernel/ref/tile.h"
+
+enum { CHUNK_BLOCKS = SL_KV_CHUNK / SL_KV_BLOCK };
+
+typedef struct work {
+    const sl_attention *args;
+    const sl_attention_tile *tile;
+    size_t kv_head, dim, padded; /* head_dim; the same rounded up to 16 */
+    size_t n_heads, n_queries;   /* query heads of this KV head; n_heads * rows */
+    float *q;                    /* [n_queries][dim] */
+    float *score;                /* [n_queries][64] */
+    float *acc;                  /* [n_queries][padded] */
+    float *max, *sum;            /* [n_queries] */
+    float *k;                    /* [4][dim][16] of the chunk */
+    float *v;                    /* [64][padded] of the chunk */
+} work;
+
+/* Visible positions of a row inside a chunk, as offsets in it; empty when begin == end. */
+typedef struct span {
+    size_t begin, end;
+} span;
+
+static span visible(const work *w, size_t row, size_t chunk_begin)
+{
+    size_t position = (size_t)w->tile->position + row, window = w->args->window;
+    size_t begin = window && position + 1 > window ? position + 1 - window : 0, end = position + 1;
+    begin = begin > chunk_begin ? begin - chunk_begin : 0;
+    end = end > chunk_begin ? end - chunk_begin : 0;
+    end = end < SL_KV_CHUNK ? end : SL_KV_CHUNK;
+    return begin < end ? (span){begin, end} : (span){0, 0};
+}
+
+static size_t align16(size_t n)
+{
+    return (n + LANES - 1) / LANES * LANES;
+}
+
+static void work_init(work *w, const sl_attention *args, const sl_attention_tile *tile, size_t kv_head, float *scratch)
+{
+    size_t dim = args->kv.head_dim, n_heads = args->n_heads / args->kv.n_kv_heads, n = n_heads * tile->n_rows;
+    *w = (work){args, tile, kv_head, dim, align16(dim), n_heads, n, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    w->k = scratch;
+    w->v = w->k + SL_KV_CHUNK * dim;
+    w->acc = w->v + SL_KV_CHUNK * w->padded;
+    w->score = w->acc + n * w->padded;
+    w->q = w->score + n * SL_KV_CHUNK;
+    w->max = w->q + align16(n * dim);
+    w->sum = w->max + align16(n);
+    for (size_t i = 0; i < n; i++) {
+        size_t row = tile->row + i / n_heads, head = kv_head * n_heads + i % n_heads;
+        memcpy(w->q + i * dim, args->q + row * args->q_stride_elems + head * dim, dim * sizeof *w->q);
+        w->max[i] = -__builtin_inff();
+        w->sum[i] = 0.0f;
+    }
+    memset(w->acc, 0, n * w->padded * sizeof *w->acc);
+}
+
+/* The chunk's keys of visible blocks (others 0) and values of visible positions, as floats. */
+static void load_chunk(const work *w, size_t chunk_begin, span seen)
+{
+    const sl_kv_layer *kv = &w->args->kv;
+    size_t dim = w->dim, block_elems = dim * SL_KV_BLOCK;
+    for (size_t b = 0; b < CHUNK_BLOCKS; b++) {
+        float *k = w->k + b * block_elems;
+        size_t begin = b * SL_KV_BLOCK, end = begin + SL_KV_BLOCK;
+        if (end <= seen.begin || begin >= seen.end) {
+            memset(k, 0, block_elems * sizeof *k);
+            continue;
+        }
+        size_t block = w->tile->blocks[chunk_begin / SL_KV_BLOCK + b];
+        size_t first = (block * kv->n_kv_heads + w->kv_head) * block_elems;
+        size_t from = seen.begin > begin ? seen.begin - begin : 0, to = (seen.end < end ? seen.end : end) - begin;
+        if (kv->type == SL_TYPE_F16) {
+            load_f16(k, (const uint16_t *)kv->k + first, block_elems);
+            for (size_t p = from; p < to; p++)
+                load_f16(w->v + (begin + p) * w->padded, (const uint16_t *)kv->v + first + p * dim, dim);
+        } else {
+            memcpy(k, (const float *)kv->k + first, block_elems * sizeof *k);
+            for (size_t p = from; p < to; p++)
+                memcpy(w->v + (begin + p) * w->padded, (const float *)kv->v + first + p * dim, dim * sizeof *k);
+        }
+    }
+}
+
+/* score[i][p] = q[i] . k[p], a lane a position, dimensions in order. */
+static void score_chunk(const work *w)
+{
+    memset(w->score, 0, w->n_queries * SL_KV_CHUNK * sizeof *w->score);
+    fma_rows_x4(
+        (fma_tile){
+            .n = w->dim,
+            .w = w->k,
+            .w_stride = SL_KV_BLOCK,
+            .w_group = w->dim * SL_KV_BLOCK,
+            .x = w->q,
+            .x_stride = w->dim,
+            .acc = w->score,
+            .acc_stride = SL_KV_CHUNK,
+            .acc_group = SL_KV_BLOCK,
+        },
+        w->n_queries);
+}
+
+/* s = scale * score, capped, -inf where not seen; the new maximum. */
+static float finish_scores(const work *w, float *s, span seen, float old_max)
+{
+    const float scale = w->args->scale, cap = w->args->softcap;
+    float top[LANES];
+    for (int l = 0; l < LANES; l++)
+        top[l] = old_max;
+    for (int i = 0; i < SL_KV_CHUNK; i += LANES) {
+        float t[LANES];
+        for (int l = 0; l < LANES; l++)
+            t[l] = s[i + l] * scale;
+        if (cap > 0)
+            for (int l = 0; l < LANES; l++)
+                t[l] = cap * tanh_f32(t[l] / cap);
+        for (int l = 0; l < LANES; l++) {
+            uint32_t p = (uint32_t)(i + l);
+            t[l] = p >= (uint32_t)seen.begin && p < (uint32_t)seen.end ? t[l] : -__builtin_inff();
+            top[l] = t[l] > top[l] ? t[l] : top[l];
+        }
+        memcpy(s + i, t, sizeof t);
+    }
+    float max = top[0];
+    for (int l = 1; l < LANES; l++)
+        max = top[l] > max ? top[l] : max;
+    return max;
+}
+
+/* Turns the scores of a query into weights and rescales what it has gathered so far. */
+static void softmax_chunk(const work *w, size_t query, span seen)
+{
+    float *s = w->score + query * SL_KV_CHUNK, *acc = w->acc + query * w->padded, part[LANES] = {0};
+    float max = finish_scores(w, s, seen, w->max[query]);
+    float keep = exp_f32(w->max[query] - max);
+    for (int i = 0; i < SL_KV_CHUNK; i += LANES) {
+        for (int l = 0; l < LANES; l++) {
+            s[i + l] = exp_f32(s[i + l] - max);
+            part[l] += s[i + l];
+        }
+    }
+    w->max[query] = max;
+    w->sum[query] = w->sum[query] * keep + sum16(part);
+    for (size_t d = 0; d < w->padded; d += LANES)
+        for (int l = 0; l < LANES; l++)
+            acc[d + l] *= keep;
+}
+
+/* acc[i][d] = fma(p, v[d], acc[i][d]) over seen positions in order, for queries [begin, end) that see the same. */
+static void add_values(const work *w, size_t begin, size_t end, span seen)
+{
+    fma_tile t = {
+        .n = seen.end - seen.begin,
+        .w = w->v + seen.begin * w->padded,
+        .w_stride = w->padded,
+        .w_group = LANES,
+        .x = w->score + begin * SL_KV_CHUNK + seen.begin,
+        .x_stride = SL_KV_CHUNK,
+        .acc = w->acc + begin * w->padded,
+        .acc_stride = w->padded,
+        .acc_group = LANES,
+    };
+    size_t d = 0;
+    for (; d + 4 * LANES <= w->padded; d += 4 * LANES, t.w += 4 * LANES, t.acc += 4 * LANES)
+        fma_rows_x4(t, end - begin);
+    for (; d < w->padded; d += LANES, t.w += LANES, t.acc += LANES)
+        fma_rows(t, end - begin);
+}
+
+static void add_chunk(const work *w, size_t chunk_begin)
+{
+    size_t n_rows = w->tile->n_rows;
+    span all = {SL_KV_CHUNK, 0};
+    for (size_t r = 0; r < n_rows; r++) {
+        span seen = visible(w, r, chunk_begin);
+        if (seen.begin < seen.end) {
+            all.begin = seen.begin < all.begin ? seen.begin : all.begin;
+            all.end = seen.end > all.end ? seen.end : all.end;
+        }
+    }
+    if (all.begin >= all.end)
+        return;
+    load_chunk(w, chunk_begin, all);
+    score_chunk(w);
+    for (size_t r = 0, next; r < n_rows; r = next) {
+        span seen = visible(w, r, chunk_begin);
+        for (next = r + 1; next < n_rows; next++) {
+            span other = visible(w, next, chunk_begin);
+            if (other.begin != seen.begin || other.end != seen.end)
+                break;
+        }
+        if (seen.begin == seen.end)
+            continue;
+        for (size_t i = r * w->n_heads; i < next * w->n_heads; i++)
+            softmax_chunk(w, i, seen);
+        add_values(w, r * w->n_heads, next * w->n_heads, seen);
+    }
+}
+
+static void attention_run(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch)
+{
+    work w;
+    work_init(&w, args, tile, kv_head, scratch);
+    size_t last = (size_t)tile->position + tile->n_rows - 1, first = 0;
+    if (args->window && (size_t)tile->position + 1 > args->window)
+        first = (size_t)tile->position + 1 - args->window;
+    for (size_t chunk = first / SL_KV_CHUNK; chunk <= last / SL_KV_CHUNK; chunk++)
+        add_chunk(&w, chunk * SL_KV_CHUNK);
+    for (size_t i = 0; i < w.n_queries; i++) {
+        size_t row = tile->row + i / w.n_heads, head = kv_head * w.n_heads + i % w.n_heads;
+        float *out = args->out + row * args->out_stride_elems + head * w.dim;
+        const float *acc = w.acc + i * w.padded, sum = w.sum[i];
+        for (size_t d = 0; d < w.dim; d++)
+            out[d] = acc[d] / sum;
+    }
+}

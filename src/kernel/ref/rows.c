@@ -1,0 +1,200 @@
+/* Kernels that work on one row of floats. Each handles 16 elements at a time through a local copy (y may be x, so the
+ * compiler could not vectorise a direct loop) and the tail one by one, with the same operations. */
+#include "kernel/ref/exp.h"
+#include "kernel/ref/ref.h"
+
+void SL_REF(sl_rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps)
+{
+    float part[LANES] = {0};
+    size_t whole = n - n % LANES;
+    for (size_t i = 0; i < whole; i += LANES)
+        for (int l = 0; l < LANES; l++)
+            part[l] = __builtin_fmaf(x[i + l], x[i + l], part[l]);
+    for (size_t i = whole; i < n; i++)
+        part[i - whole] = __builtin_fmaf(x[i], x[i], part[i - whole]);
+    float r = 1.0f / __builtin_sqrtf(sum16(part) / (float)n + eps);
+    for (size_t i = 0; i < whole; i += LANES) {
+        float t[LANES];
+        for (int l = 0; l < LANES; l++)
+            t[l] = x[i + l] * r;
+        if (w)
+            for (int l = 0; l < LANES; l++)
+                t[l] *= w[i + l];
+        memcpy(y + i, t, sizeof t);
+    }
+    for (size_t i = whole; i < n; i++)
+        y[i] = w ? x[i] * r * w[i] : x[i] * r;
+}
+
+/* Largest |x| of a group as bits: integers order as magnitudes do, and a NaN is the largest of all. */
+static uint32_t group_amax(const float *x)
+{
+    uint32_t part[LANES] = {0};
+    for (int i = 0; i < SL_GROUP; i += LANES) {
+        for (int l = 0; l < LANES; l++) {
+            uint32_t a = f32_bits(x[i + l]) & 0x7fffffffu;
+            part[l] = a > part[l] ? a : part[l];
+        }
+    }
+    uint32_t amax = 0;
+    for (int l = 0; l < LANES; l++)
+        amax = part[l] > amax ? part[l] : amax;
+    return amax;
+}
+
+/* q = x * inv rounded to nearest even, by the FPU: adding 1.5 * 2^23 leaves the integer in the low bits. */
+static void quantize_half(int8_t *q, const float *x, float inv, int16_t *half_sum)
+{
+    int32_t v[LANES], sum = 0;
+    for (int l = 0; l < LANES; l++)
+        v[l] = (int32_t)(f32_bits(x[l] * inv + 0x1.8p23f) - 0x4b400000u);
+    for (int l = 0; l < LANES; l++)
+        q[l] = (int8_t)v[l];
+    for (int l = 0; l < LANES; l++)
+        sum += v[l];
+    *half_sum = (int16_t)sum;
+}
+
+void SL_REF(sl_quantize_q8)(void *y, const float *x, size_t n)
+{
+    const float tiny = 0x1p-100f; /* below it 127 / amax would come near overflow */
+    size_t groups = n / SL_GROUP;
+    int8_t *q = y;
+    float *scale = (float *)(void *)(q + n), *sum = scale + groups;
+    int16_t *half_sum = (int16_t *)(void *)(sum + groups);
+    for (size_t g = 0; g < groups; g++) {
+        float amax = f32_from_bits(group_amax(x + g * SL_GROUP));
+        int16_t *h = half_sum + 2 * g;
+        if (amax >= tiny && amax <= 0x1.fffffep127f) {
+            float inv = 127.0f / amax;
+            quantize_half(q + g * SL_GROUP, x + g * SL_GROUP, inv, h);
+            quantize_half(q + g * SL_GROUP + LANES, x + g * SL_GROUP + LANES, inv, h + 1);
+            scale[g] = amax / 127.0f;
+        } else {
+            memset(q + g * SL_GROUP, 0, SL_GROUP);
+            h[0] = h[1] = 0;
+            scale[g] = amax < tiny ? 0.0f : f32_from_bits(0x7fc00000u);
+        }
+        sum[g] = scale[g] * (float)(h[0] + h[1]);
+    }
+}
+
+SL_INLINE float silu(float g)
+{
+    return g / (1.0f + exp_f32(-g));
+}
+
+/* 0.5 (1 + tanh(u)) = 1 / (1 + e^(-2u)): one exp, and no cancellation for negative u. */
+SL_INLINE float gelu_tanh(float g)
+{
+    float inner = __builtin_fmaf(0.044715f * g * g, g, g);
+    return g / (1.0f + exp_f32(-0x1.988454p+0f * inner)); /* 2 sqrt(2 / pi) */
+}
+
+#define GLU_LOOP(act)                                                                                                  \
+    for (size_t i = 0; i < whole; i += LANES) {                                                                        \
+        float t[LANES];                                                                                                \
+        for (int l = 0; l < LANES; l++)                                                                                \
+            t[l] = act(gate[i + l]) * up[i + l];                                                                       \
+        memcpy(y + i, t, sizeof t);                                                                                    \
+    }                                                                                                                  \
+    for (size_t i = whole; i < n; i++)                                                                                 \
+        y[i] = act(gate[i]) * up[i];
+
+void SL_REF(sl_glu)(float *y, const float *gate, const float *up, size_t n, sl_gate gate_fn)
+{
+    size_t whole = n - n % LANES;
+    if (gate_fn == SL_GATE_SILU) {
+        GLU_LOOP(silu)
+    } else {
+        GLU_LOOP(gelu_tanh)
+    }
+}
+
+void SL_REF(sl_add)(float *y, const float *a, const float *b, size_t n)
+{
+    size_t whole = n - n % LANES;
+    for (size_t i = 0; i < whole; i += LANES) {
+        float t[LANES];
+        for (int l = 0; l < LANES; l++)
+            t[l] = a[i + l] + b[i + l];
+        memcpy(y + i, t, sizeof t);
+    }
+    for (size_t i = whole; i < n; i++)
+        y[i] = a[i] + b[i];
+}
+
+void SL_REF(sl_scale)(float *y, const float *x, float factor, size_t n)
+{
+    size_t whole = n - n % LANES;
+    for (size_t i = 0; i < whole; i += LANES) {
+        float t[LANES];
+        for (int l = 0; l < LANES; l++)
+            t[l] = x[i + l] * factor;
+        memcpy(y + i, t, sizeof t);
+    }
+    for (size_t i = whole; i < n; i++)
+        y[i] = x[i] * factor;
+}
+
+/* Rotates the pairs (head[i * step], head[i * step + apart]); step is a constant where this is inlined. */
+SL_INLINE void rotate(float *head, size_t step, size_t apart, const float *cos, const float *sin, size_t n_pairs)
+{
+    for (size_t i = 0; i < n_pairs; i++) {
+        float a = head[i * step], b = head[i * step + apart];
+        head[i * step] = __builtin_fmaf(a, cos[i], -(b * sin[i]));
+        head[i * step + apart] = __builtin_fmaf(b, cos[i], a * sin[i]);
+    }
+}
+
+void SL_REF(sl_rope)(float *x, uint32_t n_heads, uint32_t head_dim, const float *cos_sin, uint32_t n_pairs,
+                     sl_rope_mode mode)
+{
+    for (size_t h = 0; h < n_heads; h++) {
+        if (mode == SL_ROPE_NORM)
+            rotate(x + h * head_dim, 2, 1, cos_sin, cos_sin + n_pairs, n_pairs);
+        else
+            rotate(x + h * head_dim, 1, n_pairs, cos_sin, cos_sin + n_pairs, n_pairs);
+    }
+}
+
+/* K goes to [head_dim][16 positions] of its head (a stride of 16), V to [16 positions][head_dim]. */
+static void kv_write_f32(const sl_kv_layer *layer, size_t first_head, uint32_t slot, const float *k, const float *v)
+{
+    size_t dim = layer->head_dim;
+    for (size_t h = 0; h < layer->n_kv_heads; h++) {
+        float *kh = (float *)layer->k + (first_head + h) * dim * SL_KV_BLOCK + slot;
+        float *vh = (float *)layer->v + (first_head + h) * dim * SL_KV_BLOCK + slot * dim;
+        for (size_t d = 0; d < dim; d++)
+            kh[d * SL_KV_BLOCK] = k[h * dim + d];
+        memcpy(vh, v + h * dim, dim * sizeof *vh);
+    }
+}
+
+static void kv_write_f16(const sl_kv_layer *layer, size_t first_head, uint32_t slot, const float *k, const float *v)
+{
+    size_t dim = layer->head_dim;
+    for (size_t h = 0; h < layer->n_kv_heads; h++) {
+        uint16_t *kh = (uint16_t *)layer->k + (first_head + h) * dim * SL_KV_BLOCK + slot;
+        uint16_t *vh = (uint16_t *)layer->v + (first_head + h) * dim * SL_KV_BLOCK + slot * dim;
+        for (size_t d = 0; d < dim; d += LANES) {
+            uint16_t t[LANES] = {0};
+            size_t n = dim - d < LANES ? dim - d : LANES;
+            for (size_t l = 0; l < n; l++)
+                t[l] = f32_to_f16(k[h * dim + d + l]);
+            for (size_t l = 0; l < n; l++)
+                kh[(d + l) * SL_KV_BLOCK] = t[l];
+        }
+        for (size_t d = 0; d < dim; d++)
+            vh[d] = f32_to_f16(v[h * dim + d]);
+    }
+}
+
+void SL_REF(sl_kv_write)(const sl_kv_layer *layer, uint32_t block, uint32_t slot, const float *k, const float *v)
+{
+    size_t first_head = (size_t)block * layer->n_kv_heads;
+    if (layer->type == SL_TYPE_F16)
+        kv_write_f16(layer, first_head, slot, k, v);
+    else
+        kv_write_f32(layer, first_head, slot, k, v);
+}

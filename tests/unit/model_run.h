@@ -1,0 +1,105 @@
+/* Opens a model and runs requests on it, for tests. */
+#ifndef SL_TESTS_MODEL_RUN_H
+#define SL_TESTS_MODEL_RUN_H
+
+#include "app/bundle.h"
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* How to run; zero means the default. */
+typedef struct {
+    const char *path;
+    sl_level level;
+    sl_type kv_type;
+    int n_threads;
+    uint32_t chunk, n_sequences, context;
+    uint64_t shuffle_seed;
+    uint32_t disabled_passes;
+    const char *const *taps;
+    size_t n_taps;
+} run_setup;
+
+typedef struct {
+    sl_bundle *bundle;
+    sl_engine *engine;
+    uint32_t n_vocab;
+} run_model;
+
+static inline void run_require(sl_status status, const sl_err *err)
+{
+    if (status != SL_OK) {
+        fprintf(stderr, "unexpected error: %s: %s\n", sl_status_name(status), err->message);
+        abort();
+    }
+}
+
+static inline run_model run_open(const run_setup *setup)
+{
+    run_model run;
+    sl_err err;
+    sl_bundle_options options = sl_bundle_options_default();
+    options.n_threads = setup->n_threads ? setup->n_threads : 1;
+    options.model.level = setup->level;
+    options.model.kv_type = setup->kv_type;
+    options.model.disabled_passes = setup->disabled_passes;
+    options.model.taps = setup->taps;
+    options.model.n_taps = setup->n_taps;
+    run_require(sl_bundle_open(setup->path, &options, &run.bundle, &err), &err);
+    run.n_vocab = sl_model_get_info(sl_bundle_model(run.bundle))->n_vocab;
+    sl_engine_options engine = {.context = setup->context,
+                                .chunk = setup->chunk,
+                                .n_sequences = setup->n_sequences,
+                                .shuffle_seed = setup->shuffle_seed};
+    run_require(sl_engine_open(sl_bundle_model(run.bundle), &engine, sl_bundle_threads(run.bundle), &run.engine, &err),
+                &err);
+    return run;
+}
+
+static inline void run_close(run_model *run)
+{
+    sl_engine_close(run->engine);
+    sl_bundle_close(run->bundle);
+}
+
+static inline void run_until_idle(run_model *run)
+{
+    sl_err err;
+    bool busy = true;
+    while (busy)
+        run_require(sl_engine_step(run->engine, sl_clock_us(), &busy, &err), &err);
+}
+
+typedef struct {
+    float *rows;
+    uint32_t n_vocab, next;
+} run_logits_sink;
+
+static inline void run_keep_logits(void *user, uint32_t position, const float *logits)
+{
+    run_logits_sink *sink = user;
+    if (position != sink->next++)
+        abort();
+    memcpy(sink->rows + (size_t)position * sink->n_vocab, logits, sink->n_vocab * sizeof(float));
+}
+
+/* Logits of every position of the tokens, [n][n_vocab]; the caller frees them. */
+static inline float *run_score(run_model *run, const uint32_t *tokens, size_t n)
+{
+    run_logits_sink sink = {.rows = malloc(n * run->n_vocab * sizeof(float)), .n_vocab = run->n_vocab};
+    sl_request request = {.prompt = tokens,
+                          .n_prompt = n,
+                          .sampling = sl_sample_params_default(),
+                          .on_logits = run_keep_logits,
+                          .user = &sink};
+    sl_err err;
+    run_require(sl_engine_submit(run->engine, &request, NULL, &err), &err);
+    run_until_idle(run);
+    if (sink.next != n)
+        abort();
+    return sink.rows;
+}
+
+#endif
