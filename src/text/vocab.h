@@ -52,6 +52,10 @@ uint32_t sl_vocab_n_tokens(const sl_vocab *vocab);
 int64_t sl_vocab_bos(const sl_vocab *vocab);
 int64_t sl_vocab_eos(const sl_vocab *vocab);
 bool sl_vocab_adds_bos(const sl_vocab *vocab);
+/* True when a space is put before the text that begins a prompt or follows a special token (SPM only). */
+bool sl_vocab_adds_space_prefix(const sl_vocab *vocab);
+/* Whether a vocabulary whose file does not say adds a BOS: SPM does, BPE depends on its pre-tokenizer. */
+bool sl_vocab_default_add_bos(sl_vocab_kind kind, sl_bytes pre);
 /* True for a token that ends a generation: eos, eot, and the control tokens known as ends of turn
  * (<|im_end|>, <end_of_turn>, <|eot_id|>, <|end|>, <|endoftext|>, …). */
 bool sl_vocab_is_end(const sl_vocab *vocab, uint32_t token);

@@ -154,6 +154,7 @@ SL_INLINE void add_group(const group *g, const rows *in, size_t index, float (*a
     sum_products(isum, g, x, in->x_stride, 0, kind == FORM_HALVES ? SL_GROUP / 2 : SL_GROUP, n_rows);
     if (kind == FORM_HALVES)
         sum_products(other, g, x, in->x_stride, SL_GROUP / 2, SL_GROUP, n_rows);
+#pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++) {
         float scale = in->scale[r * in->s_stride + index], sum = in->sum[r * in->s_stride + index];
         for (int l = 0; l < LANES; l++) {

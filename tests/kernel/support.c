@@ -1,0 +1,188 @@
+#include "support.h"
+
+#include "base/clock.h"
+#include "kernel/layout.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { GUARD_BYTES = 128, GUARD = 0xa5 };
+
+static uint64_t state;
+
+void seed_random(const char *program)
+{
+    const char *given = getenv("SL_TEST_SEED");
+    state = given ? strtoull(given, NULL, 10) : (uint64_t)sl_clock_ns() % 1000000007u;
+    printf("%s: SL_TEST_SEED=%llu repeats this run\n", program, (unsigned long long)state);
+}
+
+/* SplitMix64 (Steele, Lea and Flood 2014). */
+uint32_t random_u32(void)
+{
+    uint64_t z = state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (uint32_t)((z ^ z >> 31) >> 32);
+}
+
+uint32_t random_below(uint32_t n)
+{
+    return (uint32_t)((uint64_t)random_u32() * n >> 32);
+}
+
+float random_float(void)
+{
+    return (float)(int32_t)(random_u32() >> 8) * 0x1p-23f - 1.0f;
+}
+
+static void *must(void *p)
+{
+    if (!p) {
+        fprintf(stderr, "no memory\n");
+        exit(1);
+    }
+    return p;
+}
+
+guarded guarded_alloc(size_t n_bytes, size_t offset_bytes)
+{
+    size_t total = (n_bytes + offset_bytes + 2 * GUARD_BYTES + 63) / 64 * 64;
+    guarded g = {must(aligned_alloc(64, total)), n_bytes, offset_bytes, NULL};
+    memset(g.block, GUARD, total);
+    g.data = g.block + GUARD_BYTES + offset_bytes;
+    return g;
+}
+
+bool guarded_free(guarded *g)
+{
+    bool intact = true;
+    for (size_t i = 0; i < GUARD_BYTES; i++) {
+        intact &= g->block[i + g->offset] == GUARD;
+        intact &= g->block[GUARD_BYTES + g->offset + g->n_bytes + i] == GUARD;
+    }
+    free(g->block);
+    return intact;
+}
+
+/* A finite f16: mostly of a weight scale's size, sometimes zero, subnormal or large. */
+static uint16_t random_f16(void)
+{
+    switch (random_below(16)) {
+    case 0:
+        return (uint16_t)(random_below(2) << 15);
+    case 1:
+        return (uint16_t)(random_below(2) << 15 | random_below(0x400));
+    case 2:
+        return sl_f32_to_f16(random_float() * 100.0f);
+    default:
+        return sl_f32_to_f16(random_float() * 0.1f);
+    }
+}
+
+/* Where a block keeps its f16 factors. */
+static size_t f16_fields(sl_type type, size_t at[2])
+{
+    at[0] = type == SL_TYPE_Q6_K ? 208 : 0;
+    at[1] = 2;
+    return type == SL_TYPE_Q4_1 || type == SL_TYPE_Q4_K ? 2 : 1;
+}
+
+void *random_source(sl_type type, size_t n_rows, size_t n_cols)
+{
+    const sl_type_info *info = sl_type_get((uint32_t)type);
+    size_t n_blocks = n_rows * (n_cols / info->block_elems), n_bytes = n_blocks * info->block_bytes;
+    uint8_t *source = must(malloc(n_bytes));
+    for (size_t b = 0; b < n_blocks; b++) {
+        uint8_t *block = source + b * info->block_bytes;
+        float value = random_float();
+        uint16_t half = type == SL_TYPE_F16 ? random_f16() : sl_f32_to_bf16(value);
+        if (type == SL_TYPE_F32) {
+            memcpy(block, &value, sizeof value);
+            continue;
+        }
+        if (type == SL_TYPE_F16 || type == SL_TYPE_BF16) {
+            memcpy(block, &half, sizeof half);
+            continue;
+        }
+        /* Sometimes all bits one or zero: the extremes of every integer field. */
+        uint32_t kind = random_below(20);
+        for (size_t i = 0; i < info->block_bytes; i++)
+            block[i] = kind == 0 ? 0xff : kind == 1 ? 0 : (uint8_t)random_u32();
+        size_t at[2], n_fields = f16_fields(type, at);
+        for (size_t i = 0; i < n_fields; i++) {
+            half = random_f16();
+            memcpy(block + at[i], &half, sizeof half);
+        }
+    }
+    return source;
+}
+
+sl_weight weight_from(sl_level level, sl_type type, const void *source, size_t n_rows, size_t n_cols)
+{
+    sl_weight weight;
+    sl_err err;
+    if (sl_weight_describe(level, type, n_rows, n_cols, &weight, &err) != SL_OK) {
+        fprintf(stderr, "%s\n", err.message);
+        exit(1);
+    }
+    weight.data = source;
+    if (weight.layout != SL_LAYOUT_SOURCE) {
+        void *data = must(aligned_alloc(64, (sl_weight_packed_bytes(&weight) + 63) / 64 * 64));
+        /* In two parts, the second first: panels are independent. */
+        sl_weight_pack(&weight, source, data, weight.n_panels / 2, weight.n_panels);
+        sl_weight_pack(&weight, source, data, 0, weight.n_panels / 2);
+        weight.data = data;
+    }
+    return weight;
+}
+
+void weight_free(sl_weight *weight)
+{
+    if (weight->layout != SL_LAYOUT_SOURCE)
+        free((void *)(uintptr_t)weight->data);
+    weight->data = NULL;
+}
+
+static void random_q8_row(int8_t *q, size_t n_cols)
+{
+    size_t groups = n_cols / SL_GROUP;
+    float *scale = (float *)(void *)(q + n_cols), *sum = scale + groups;
+    int16_t *half = (int16_t *)(void *)(sum + groups);
+    for (size_t g = 0; g < groups; g++) {
+        uint32_t kind = random_below(8);
+        half[2 * g] = half[2 * g + 1] = 0;
+        for (size_t c = 0; c < SL_GROUP; c++) {
+            int v = (int)random_below(255) - 127;
+            v = kind == 0 ? 127 : kind == 1 ? -127 : kind == 2 ? 0 : v;
+            q[g * SL_GROUP + c] = (int8_t)v;
+            half[2 * g + c / 16] = (int16_t)(half[2 * g + c / 16] + v);
+        }
+        scale[g] = kind == 3 ? 1e20f : kind == 4 ? 1e-20f : kind == 2 ? 0.0f : 0.01f * (1.0f + random_float());
+        sum[g] = scale[g] * (float)(half[2 * g] + half[2 * g + 1]);
+    }
+}
+
+activations random_activations(sl_act act, size_t n_rows, size_t n_cols)
+{
+    activations a;
+    if (act == SL_ACT_Q8) {
+        a.stride_bytes = sl_q8_row_bytes(n_cols);
+        a.memory = guarded_alloc(n_rows * a.stride_bytes, 0);
+        for (size_t r = 0; r < n_rows; r++)
+            random_q8_row((int8_t *)a.memory.data + r * a.stride_bytes, n_cols);
+    } else {
+        a.stride_bytes = (n_cols + random_below(5)) * sizeof(float);
+        a.memory = guarded_alloc(n_rows * a.stride_bytes, random_below(16) * sizeof(float));
+        for (size_t i = 0; i < n_rows * a.stride_bytes / sizeof(float); i++)
+            ((float *)a.memory.data)[i] = random_float();
+    }
+    a.x = a.memory.data;
+    return a;
+}
+
+sl_type layout_type(sl_layout layout)
+{
+    return sl_layout_get(layout)->type;
+}
