@@ -174,11 +174,13 @@ def piece_fuzz(log, options):
     if not targets:
         raise PieceFailed("tests/fuzz holds no target")
     configure(log, FUZZ, ["-Dfuzz=true", "-Dtests=false", *SANITIZE], {"CC": "clang"})
-    build(log, FUZZ, [f"tests/fuzz/{target.stem}" for target in targets])
+    seeders = [target.stem.replace("fuzz_", "seeds_", 1) for target in targets]
+    build(log, FUZZ, [f"tests/fuzz/{name}" for name in [target.stem for target in targets] + seeders])
     (FUZZ / "crashes").mkdir(exist_ok=True)
-    for target in targets:
-        (FUZZ / "corpus" / target.stem).mkdir(parents=True, exist_ok=True)
-    must(log, [sys.executable, "tests/fuzz/make_seeds.py", FUZZ / "corpus"], "the seeds cannot be made")
+    for target, seeder in zip(targets, seeders):
+        corpus = FUZZ / "corpus" / target.stem
+        corpus.mkdir(parents=True, exist_ok=True)
+        must(log, [FUZZ / "tests" / "fuzz" / seeder, corpus], f"{seeder} cannot write its seeds")
     tally = Tally()
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(os.sched_getaffinity(0)))) as pool:
         for one in pool.map(lambda target: fuzz_one(target, options.fuzz_seconds), targets):
