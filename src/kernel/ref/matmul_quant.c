@@ -1,17 +1,24 @@
 /* Matmul over panels of quantized weights with int8 activations: the arithmetic every tuned kernel repeats bit by bit.
  *
  * For each row r, output o and group g of 32 columns, with q_w the weight's integer without its offset:
- *   isum   = sum over the group of q_w[o][c] * q_x[r][c]                 exact, in 32-bit integers
- *   Q4_0, Q5_0, Q8_0:  acc = fma((float)isum * d, scale, acc)
- *   Q4_1:              acc = fma((float)isum * d, scale, acc),  then  acc = fma(m, sum, acc)
- *   Q4_K:              as Q4_1 with d := d * sc and m := -(dmin * mn), each product rounded once
- *   Q6_K:              acc = fma(fma((float)isum0, d * sc0, (float)isum1 * (d * sc1)), scale, acc)
- *                      isum0, isum1 over columns 0-15 and 16-31
+ *   isum = sum over the group of q_w[o][c] * q_x[r][c]                exact, in 32-bit integers
+ *   t(isum, d) = fma(M + isum, d, -(M d)),  M = 1.5 * 2^23            isum * d, rounded once
+ *   Q4_0, Q5_0, Q8_0:  acc = fma(t(isum, d), scale, acc)
+ *   Q4_1:              acc = fma(t(isum, d), scale, acc),  then  acc = fma(m, sum, acc)
+ *   Q4_K:              as Q4_1 with d := d * sc and m := -(dmin * mn)
+ *   Q6_K:              acc = fma(t(isum0, d * sc0), scale, acc),  then  acc = fma(t(isum1, d * sc1), scale, acc),
+ *                      isum0 and isum1 over columns 0-15 and 16-31
  * with scale and sum those of the row's group g; groups in order from acc = 0; y = acc + bias[o].
  *
- * Here isum is summed in float: all partial sums are integers below 2^24 (at most 32 * 128 * 127), so it is exact. */
+ * M + isum is the float whose bits are an integer sum that began at M's bits, so a kernel that counts from there needs
+ * neither conversion nor product: one fma. d has at most 18 significant bits (f16, times a 6- or 8-bit scale), so M d
+ * is exact, and so is the difference before its rounding. |isum| < 2^22 (at most 32 * 255 * 127) keeps M + isum exact.
+ *
+ * Here isum is summed in float: all partial sums are integers below 2^24, so it is exact. */
 #include "kernel/panel.h"
 #include "kernel/ref/ref.h"
+
+#define MAGIC 0x1.8p23f
 
 enum { CHUNK_ROWS = 48, MAX_GROUPS = SL_SUPER_GROUPS };
 
@@ -145,25 +152,37 @@ SL_INLINE void sum_products(float isum[SL_ISA_ROWS][LANES], const group *g, cons
     }
 }
 
+/* acc[r] += t(isum[r], d) * scale[r] */
+SL_INLINE void add_scaled(float (*acc)[LANES], float isum[SL_ISA_ROWS][LANES], const float d[LANES], const rows *in,
+                          size_t index, const int n_rows)
+{
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++) {
+        float scale = in->scale[r * in->s_stride + index];
+        for (int l = 0; l < LANES; l++) {
+            float t = __builtin_fmaf(MAGIC + isum[r][l], d[l], -(MAGIC * d[l]));
+            acc[r][l] = __builtin_fmaf(t, scale, acc[r][l]);
+        }
+    }
+}
+
 /* One group for n_rows rows, a constant where this is inlined. */
 SL_INLINE void add_group(const group *g, const rows *in, size_t index, float (*acc)[LANES], const form kind,
                          const int n_rows)
 {
     const float *x = in->x + index * SL_GROUP;
-    float isum[SL_ISA_ROWS][LANES] = {0}, other[SL_ISA_ROWS][LANES] = {0};
+    float isum[SL_ISA_ROWS][LANES] = {0}, second[SL_ISA_ROWS][LANES] = {0};
     sum_products(isum, g, x, in->x_stride, 0, kind == FORM_HALVES ? SL_GROUP / 2 : SL_GROUP, n_rows);
-    if (kind == FORM_HALVES)
-        sum_products(other, g, x, in->x_stride, SL_GROUP / 2, SL_GROUP, n_rows);
+    add_scaled(acc, isum, g->d, in, index, n_rows);
+    if (kind == FORM_HALVES) {
+        sum_products(second, g, x, in->x_stride, SL_GROUP / 2, SL_GROUP, n_rows);
+        add_scaled(acc, second, g->m, in, index, n_rows);
+    }
+    if (kind == FORM_AFFINE) {
 #pragma GCC unroll 12
-    for (int r = 0; r < n_rows; r++) {
-        float scale = in->scale[r * in->s_stride + index], sum = in->sum[r * in->s_stride + index];
-        for (int l = 0; l < LANES; l++) {
-            float t =
-                kind == FORM_HALVES ? __builtin_fmaf(isum[r][l], g->d[l], other[r][l] * g->m[l]) : isum[r][l] * g->d[l];
-            acc[r][l] = __builtin_fmaf(t, scale, acc[r][l]);
-            if (kind == FORM_AFFINE)
-                acc[r][l] = __builtin_fmaf(g->m[l], sum, acc[r][l]);
-        }
+        for (int r = 0; r < n_rows; r++)
+            for (int l = 0; l < LANES; l++)
+                acc[r][l] = __builtin_fmaf(g->m[l], in->sum[r * in->s_stride + index], acc[r][l]);
     }
 }
 

@@ -33,7 +33,6 @@ typedef struct layout {
     form form;
     int offset;         /* of the unsigned integers, to be taken out */
     size_t group_bytes; /* of a panel, on average */
-    int max_rows;       /* that fit into the registers */
     __m512i (*line)(const void *panel, size_t group, int line);
     factors (*factors)(const void *panel, size_t group);
 } layout;
@@ -88,43 +87,49 @@ SL_INLINE void take_offset(__m512i *isum, const rows *in, size_t g, const int n_
         isum[r] = _mm512_dpwssd_epi32(isum[r], out, broadcast32(in->x + r * in->stride + in->half_sum + 4 * g));
 }
 
-SL_INLINE void zero(__m512i *isum, const int n_rows)
+/* Integer sums begin at the bits of M = 1.5 * 2^23: as floats they then are M + isum. */
+SL_INLINE void start(__m512i *isum, const int n_rows)
 {
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++)
-        isum[r] = _mm512_setzero_si512();
+        isum[r] = _mm512_set1_epi32(0x4b400000);
+}
+
+/* acc[r] += (isum[r] * d) * scale[r], where isum * d = fma(M + isum, d, -(M d)) */
+SL_INLINE void add_scaled(__m512 *acc, const __m512i *isum, __m512 d, const rows *in, size_t g, const int n_rows)
+{
+    const __m512 less = _mm512_mul_ps(d, _mm512_set1_ps(-0x1.8p23f));
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++) {
+        __m512 t = _mm512_fmadd_ps(_mm512_castsi512_ps(isum[r]), d, less);
+        acc[r] = _mm512_fmadd_ps(t, broadcast_f32(in->x + r * in->stride + in->scale + 4 * g), acc[r]);
+    }
 }
 
 SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size_t g, const rows *in, const int n_rows)
 {
     __m512i isum[12];
-    __m512 other[12];
     const int neg = -lay->offset;
-    zero(isum, n_rows);
+    start(isum, n_rows);
     if (lay->form == FORM_HALVES) {
-        factors f = lay->factors(panel, g);
-        dot_lines(isum, lay, panel, g, in, n_rows, 4, 4);
-        take_offset(isum, in, g, n_rows, (int)((uint32_t)neg << 16));
-#pragma GCC unroll 12
-        for (int r = 0; r < n_rows; r++)
-            other[r] = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[r]), f.m);
-        zero(isum, n_rows);
         dot_lines(isum, lay, panel, g, in, n_rows, 0, 4);
         take_offset(isum, in, g, n_rows, neg & 0xffff);
-    } else {
-        dot_lines(isum, lay, panel, g, in, n_rows, 0, LINES);
-        if (lay->offset)
-            take_offset(isum, in, g, n_rows, (int)((uint32_t)neg << 16 | (neg & 0xffff)));
+        add_scaled(acc, isum, lay->factors(panel, g).d, in, g, n_rows);
+        start(isum, n_rows);
+        dot_lines(isum, lay, panel, g, in, n_rows, 4, 4);
+        take_offset(isum, in, g, n_rows, (int)((uint32_t)neg << 16));
+        add_scaled(acc, isum, lay->factors(panel, g).m, in, g, n_rows);
+        return;
     }
+    dot_lines(isum, lay, panel, g, in, n_rows, 0, LINES);
+    if (lay->offset)
+        take_offset(isum, in, g, n_rows, (int)((uint32_t)neg << 16 | (neg & 0xffff)));
     factors f = lay->factors(panel, g);
+    add_scaled(acc, isum, f.d, in, g, n_rows);
+    if (lay->form == FORM_AFFINE) {
 #pragma GCC unroll 12
-    for (int r = 0; r < n_rows; r++) {
-        const char *row = in->x + r * in->stride;
-        __m512 t = _mm512_cvtepi32_ps(isum[r]);
-        t = lay->form == FORM_HALVES ? _mm512_fmadd_ps(t, f.d, other[r]) : _mm512_mul_ps(t, f.d);
-        acc[r] = _mm512_fmadd_ps(t, broadcast_f32(row + in->scale + 4 * g), acc[r]);
-        if (lay->form == FORM_AFFINE)
-            acc[r] = _mm512_fmadd_ps(f.m, broadcast_f32(row + in->sum + 4 * g), acc[r]);
+        for (int r = 0; r < n_rows; r++)
+            acc[r] = _mm512_fmadd_ps(f.m, broadcast_f32(in->x + r * in->stride + in->sum + 4 * g), acc[r]);
     }
 }
 
@@ -165,7 +170,7 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
 /* All rows of a block for one panel: the largest tiles first. */
 SL_INLINE void panel_rows(const sl_matmul *args, const layout *lay, size_t row, size_t row_end, size_t panel)
 {
-    for (; lay->max_rows == 12 && row_end - row >= 12; row += 12)
+    for (; row_end - row >= 12; row += 12)
         tile(args, lay, row, panel, 12);
     for (; row_end - row >= 8; row += 8)
         tile(args, lay, row, panel, 8);
