@@ -35,7 +35,7 @@ FOREIGN = {
 # ISO C, POSIX and Linux: open to all.
 SYSTEM = (r"(assert|complex|ctype|errno|fenv|float|inttypes|iso646|limits|locale|math|setjmp|signal|stdalign|stdarg|"
           r"stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|strings|tgmath|threads|time|uchar|wchar|"
-          r"wctype|dirent|dlfcn|endian|fcntl|fnmatch|ftw|getopt|glob|grp|langinfo|libgen|malloc|netdb|poll|pthread|pwd|"
+          r"wctype|dirent|dlfcn|endian|fcntl|fnmatch|fts|ftw|getopt|glob|grp|langinfo|libgen|malloc|netdb|poll|pthread|pwd|"
           r"sched|semaphore|spawn|syslog|termios|ucontext|unistd)\.h|(sys|linux|netinet|arpa|net|asm)/.*")
 
 # #if on the instruction set, the system or the compiler belongs where the machine is measured or chosen.

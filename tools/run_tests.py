@@ -71,8 +71,8 @@ def configure(log, folder, settings, env=None):
     must(log, [*command, folder, *settings], f"meson cannot configure {folder.name}/", env)
 
 
-def compile_all(log, folder):
-    must(log, ["ninja", "-C", folder], f"{folder.name}/ does not build")
+def build(log, folder, targets=()):
+    must(log, ["ninja", "-C", folder, *targets], f"{folder.name}/ does not build")
 
 
 def count_test(record):
@@ -81,7 +81,8 @@ def count_test(record):
     output = record.get("stdout", "") + record.get("stderr", "")
     passed, failed = (sum(map(int, re.findall(rf"^\[  {word}  \] (\d+) test\(s\)", output, re.M)))
                       for word in ("PASSED", "FAILED"))
-    skipped = [f"{name}: {case}" for case in re.findall(r"^\[  SKIPPED \] (\w+)$", output, re.M)]
+    cases = dict.fromkeys(re.findall(r"^\[  SKIPPED \] (\w+)$", output, re.M))  # cmocka names each twice
+    skipped = [f"{name}: {case}" for case in cases]
     if result == "SKIP":
         reason = output.strip().splitlines()
         return Tally(skipped=[f"{name}: {reason[-1] if reason else 'no reason given'}"])
@@ -121,7 +122,7 @@ def piece_format(log, options):
 
 def piece_build(log, options):
     configure(log, BUILD, ["-Dtests=true", "-Dwerror=true", "-Dbuildtype=release", "-Db_sanitize=none"])
-    compile_all(log, BUILD)
+    build(log, BUILD)
     return Tally(passed=1)
 
 
@@ -146,7 +147,7 @@ def piece_install(log, options):
 
 def piece_asan(log, options):
     configure(log, ASAN, ["-Dtests=true", "-Dwerror=true", *SANITIZE], {"CC": "gcc"})
-    compile_all(log, ASAN)
+    build(log, ASAN)
     return meson_test(log, ASAN, ["--timeout-multiplier", "5", "--no-suite", "long", *ASAN_SUITES], SANITIZER_ENV)
 
 
@@ -162,7 +163,8 @@ def fuzz_one(target, seconds):
     runs = re.search(r"stat::number_of_executed_units:\s*(\d+)", output)
     coverage = re.findall(r"\bcov: (\d+)", output)
     if status != 0 or not runs or int(runs.group(1)) == 0:
-        return Tally(failed=1, notes=[f"FAILED {name}: see build/test-logs/{name}.log and build-fuzz/crashes/"])
+        found = re.findall(r"^(SUMMARY: .*|==\d+==ERROR: .*|.*Test unit written to .*)$", output, re.M)
+        return Tally(failed=1, notes=[f"FAILED {name}: see build/test-logs/{name}.log", *found])
     return Tally(passed=1, notes=[f"{name}: {int(runs.group(1)):,} inputs, {coverage[-1] if coverage else '?'} edges, "
                                   f"corpus of {sum(1 for _ in corpus.iterdir())}"])
 
@@ -172,11 +174,13 @@ def piece_fuzz(log, options):
     if not targets:
         raise PieceFailed("tests/fuzz holds no target")
     configure(log, FUZZ, ["-Dfuzz=true", "-Dtests=false", *SANITIZE], {"CC": "clang"})
-    compile_all(log, FUZZ)
+    seeders = [target.stem.replace("fuzz_", "seeds_", 1) for target in targets]
+    build(log, FUZZ, [f"tests/fuzz/{name}" for name in [target.stem for target in targets] + seeders])
     (FUZZ / "crashes").mkdir(exist_ok=True)
-    for target in targets:
-        (FUZZ / "corpus" / target.stem).mkdir(parents=True, exist_ok=True)
-    must(log, [sys.executable, "tests/fuzz/make_seeds.py", FUZZ / "corpus"], "the seeds cannot be made")
+    for target, seeder in zip(targets, seeders):
+        corpus = FUZZ / "corpus" / target.stem
+        corpus.mkdir(parents=True, exist_ok=True)
+        must(log, [FUZZ / "tests" / "fuzz" / seeder, corpus], f"{seeder} cannot write its seeds")
     tally = Tally()
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(os.sched_getaffinity(0)))) as pool:
         for one in pool.map(lambda target: fuzz_one(target, options.fuzz_seconds), targets):

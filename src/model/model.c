@@ -116,8 +116,9 @@ static void pack_share(void *user, int index, int n_threads)
     sl_weight_pack(&job->weight->weight, job->weight->source, job->packed, begin, end);
 }
 
-static sl_status bind_weight(sl_model *model, int index, sl_threads *pool, sl_err *err)
+static sl_status bind_weight(sl_model *model, const sl_gguf *gguf, int index, sl_threads *pool, sl_err *err)
 {
+    SL_TRY(sl_gguf_check_file(gguf, err));
     sl_graph_weight *w = &model->plan.graph.weights[index];
     size_t n_bytes = sl_weight_packed_bytes(&w->weight);
     if (n_bytes == 0) {
@@ -133,7 +134,8 @@ static sl_status bind_weight(sl_model *model, int index, sl_threads *pool, sl_er
     return SL_OK;
 }
 
-static sl_status bind_weights(sl_model *model, const sl_model_options *options, sl_threads *pool, sl_err *err)
+static sl_status bind_weights(sl_model *model, const sl_gguf *gguf, const sl_model_options *options, sl_threads *pool,
+                              sl_err *err)
 {
     const sl_graph *graph = &model->plan.graph;
     model->packed = calloc((size_t)graph->n_weights, sizeof *model->packed);
@@ -141,7 +143,7 @@ static sl_status bind_weights(sl_model *model, const sl_model_options *options, 
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for the weights' table");
     uint64_t done = 0;
     for (int i = 0; i < graph->n_weights; i++) {
-        SL_TRY(bind_weight(model, i, pool, err));
+        SL_TRY(bind_weight(model, gguf, i, pool, err));
         done += sl_weight_packed_bytes(&graph->weights[i].weight);
         if (options->progress && !options->progress(options->progress_user, done, model->info.packed_bytes))
             SL_FAIL(err, SL_ERR_CANCELLED, "loading was cancelled");
@@ -165,7 +167,7 @@ sl_status sl_model_open(const sl_gguf *gguf, const sl_model_options *options, sl
     if (status == SL_OK) {
         fill_info(model, gguf, arch, &hparams);
         if (!(options->flags & SL_MODEL_NO_WEIGHTS))
-            status = bind_weights(model, options, pool, err);
+            status = bind_weights(model, gguf, options, pool, err);
     }
     if (status != SL_OK) {
         sl_model_close(model);

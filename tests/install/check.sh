@@ -12,16 +12,16 @@ fail() {
     exit 1
 }
 
-make -s install DESTDIR="$stage" PREFIX=/usr/local LIBDIR=lib >/dev/null
+make -s install DESTDIR="$stage" PREFIX=/usr/local LIBDIR=lib
 usr=$stage/usr/local
 
 for name in bin/sluice lib/libsluice.a lib/libsluice.so include/sluice/sluice.h lib/pkgconfig/sluice.pc \
-    share/man/man1/sluice.1 share/bash-completion/completions/sluice; do
+    share/man/man1/sluice.1 share/bash-completion/completions/sluice.bash; do
     test -s "$usr/$name" || fail "$name is missing or empty"
 done
 "$usr/bin/sluice" --version | grep -q '[0-9]\.[0-9]' || fail "the installed program does not name its version"
 head -n 5 "$usr/share/man/man1/sluice.1" | grep -q '^\.TH ' || fail "sluice.1 is no manual page"
-bash -n "$usr/share/bash-completion/completions/sluice" || fail "the completion is no bash"
+bash -n "$usr/share/bash-completion/completions/sluice.bash" || fail "the completion is no bash"
 
 cat >"$stage/user.c" <<'EOF'
 #include <sluice/sluice.h>

@@ -3,12 +3,14 @@
 #include <fcntl.h>
 #include <dirent.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -355,6 +357,32 @@ static void test_writer_refuses(void **state)
     }
     assert_int_equal(n_files(), 1);
     assert_int_equal(rmdir(in_folder("is_a_folder")), 0);
+}
+
+/* A full disk (here: a limit on the file's size) leaves neither a piece of the new file nor a spoiled old one. */
+static void test_full_disk(void **state)
+{
+    (void)state;
+    int calls = 0;
+    sl_err err = {0};
+    struct rlimit old, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small = old;
+    small.rlim_cur = 500;
+    sl_gguf_writer *w = golden_writer(&calls);
+    ok(sl_gguf_writer_write(w, in_folder("full.gguf"), &err), &err);
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    sl_status status = sl_gguf_writer_write(w, in_folder("full.gguf"), &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    signal(SIGXFSZ, handler);
+    assert_int_equal(status, SL_ERR_IO);
+    assert_int_equal(n_files(), 1);
+    struct stat st;
+    assert_int_equal(stat(in_folder("full.gguf"), &st), 0);
+    assert_int_equal(st.st_size, 960);
+    sl_gguf_writer_close(w);
+    assert_int_equal(unlink(in_folder("full.gguf")), 0);
 }
 
 /* ---- hostile files: built by hand, each length, count and type field noted ---- */
@@ -784,6 +812,7 @@ int main(void)
         cmocka_unit_test(test_reads_gguf_py),
         cmocka_unit_test(test_copy),
         cmocka_unit_test(test_writer_refuses),
+        cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_every_field),
         cmocka_unit_test(test_truncation),
         cmocka_unit_test(test_every_byte),

@@ -1,0 +1,196 @@
+/* Matmul of int8 activations with AVX-512 VNNI, for every quantized layout. The arithmetic is that of
+ * ref/matmul_quant.c, bit by bit; a layout only says how a group's lines and factors are read.
+ *
+ * A register tile is some rows by one panel: per row a float and an integer accumulator. A line (4 columns of 16
+ * outputs, unsigned) is unpacked once for all rows of the tile and multiplied with 4 bytes of each row, broadcast from
+ * memory. The offset of a symmetric type leaves through vpdpwssd with the row's half sums: one instruction. */
+#ifndef SL_KERNEL_X86_VNNI_H
+#define SL_KERNEL_X86_VNNI_H
+
+#include "kernel/kernels.h"
+#include "kernel/panel.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define SL_INLINE static inline __attribute__((always_inline))
+
+enum {
+    LINES = 8,                   /* of a group */
+    ROW_BLOCK_BYTES = 256 << 10, /* activations that stay in L2 while the panels pass by */
+    PREFETCH_BYTES = 4096,       /* ahead of the group at work, for few rows */
+};
+
+/* d: factor of isum; m: of the activations' sum (AFFINE), or of the second half's isum (HALVES). */
+typedef struct factors {
+    __m512 d, m;
+} factors;
+
+typedef enum form { FORM_SYMMETRIC, FORM_AFFINE, FORM_HALVES } form;
+
+/* A layout; constant where the functions below are inlined, so nothing of it remains at run time. */
+typedef struct layout {
+    form form;
+    int offset;         /* of the unsigned integers, to be taken out */
+    size_t group_bytes; /* of a panel, on average */
+    int max_rows;       /* that fit into the registers */
+    __m512i (*line)(const void *panel, size_t group, int line);
+    factors (*factors)(const void *panel, size_t group);
+} layout;
+
+/* Rows of activations as the tile reads them. */
+typedef struct rows {
+    const char *x;
+    size_t stride;
+    size_t scale, sum, half_sum; /* byte offsets in a row */
+} rows;
+
+SL_INLINE __m512i broadcast32(const char *p)
+{
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return _mm512_set1_epi32(v);
+}
+
+SL_INLINE __m512 broadcast_f32(const char *p)
+{
+    float v;
+    memcpy(&v, p, sizeof v);
+    return _mm512_set1_ps(v);
+}
+
+SL_INLINE __m512 load_f16(const uint16_t *h)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)h));
+}
+
+/* isum[r] += lines [begin, begin + n) of a group times row r. */
+SL_INLINE void dot_lines(__m512i *isum, const layout *lay, const void *panel, size_t g, const rows *in,
+                         const int n_rows, const int begin, const int n)
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) {
+        /* Low and high nibbles of the same bytes follow each other: lines 0, 4, 1, 5, … of a whole group. */
+        const int at = n == LINES ? i / 2 + i % 2 * 4 : begin + i;
+        __m512i w = lay->line(panel, g, at);
+#pragma GCC unroll 12
+        for (int r = 0; r < n_rows; r++)
+            isum[r] = _mm512_dpbusd_epi32(isum[r], w, broadcast32(in->x + r * in->stride + g * SL_GROUP + 4 * at));
+    }
+}
+
+/* isum[r] -= offset * half_sum of the halves that mask (-offset or 0 in each 16 bits) names. */
+SL_INLINE void take_offset(__m512i *isum, const rows *in, size_t g, const int n_rows, int mask)
+{
+    __m512i out = _mm512_set1_epi32(mask);
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++)
+        isum[r] = _mm512_dpwssd_epi32(isum[r], out, broadcast32(in->x + r * in->stride + in->half_sum + 4 * g));
+}
+
+SL_INLINE void zero(__m512i *isum, const int n_rows)
+{
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++)
+        isum[r] = _mm512_setzero_si512();
+}
+
+SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size_t g, const rows *in, const int n_rows)
+{
+    __m512i isum[12];
+    __m512 other[12];
+    const int neg = -lay->offset;
+    zero(isum, n_rows);
+    if (lay->form == FORM_HALVES) {
+        factors f = lay->factors(panel, g);
+        dot_lines(isum, lay, panel, g, in, n_rows, 4, 4);
+        take_offset(isum, in, g, n_rows, (int)((uint32_t)neg << 16));
+#pragma GCC unroll 12
+        for (int r = 0; r < n_rows; r++)
+            other[r] = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[r]), f.m);
+        zero(isum, n_rows);
+        dot_lines(isum, lay, panel, g, in, n_rows, 0, 4);
+        take_offset(isum, in, g, n_rows, neg & 0xffff);
+    } else {
+        dot_lines(isum, lay, panel, g, in, n_rows, 0, LINES);
+        if (lay->offset)
+            take_offset(isum, in, g, n_rows, (int)((uint32_t)neg << 16 | (neg & 0xffff)));
+    }
+    factors f = lay->factors(panel, g);
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++) {
+        const char *row = in->x + r * in->stride;
+        __m512 t = _mm512_cvtepi32_ps(isum[r]);
+        t = lay->form == FORM_HALVES ? _mm512_fmadd_ps(t, f.d, other[r]) : _mm512_mul_ps(t, f.d);
+        acc[r] = _mm512_fmadd_ps(t, broadcast_f32(row + in->scale + 4 * g), acc[r]);
+        if (lay->form == FORM_AFFINE)
+            acc[r] = _mm512_fmadd_ps(f.m, broadcast_f32(row + in->sum + 4 * g), acc[r]);
+    }
+}
+
+/* One tile: n_rows rows (a constant where inlined) of row on, by one panel. */
+SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t panel, const int n_rows)
+{
+    const sl_weight *w = args->weight;
+    const char *data = (const char *)w->data + panel * w->panel_bytes;
+    size_t n_groups = w->n_cols / SL_GROUP, first = panel * SL_PANEL_ROWS, left = w->n_rows - first;
+    const rows in = {
+        .x = (const char *)args->x + row * args->x_stride_bytes,
+        .stride = args->x_stride_bytes,
+        .scale = w->n_cols,
+        .sum = w->n_cols + n_groups * sizeof(float),
+        .half_sum = w->n_cols + 2 * n_groups * sizeof(float),
+    };
+    __m512 acc[12];
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++)
+        acc[r] = _mm512_setzero_ps();
+    for (size_t g = 0; g < n_groups; g++) {
+        if (n_rows <= 4) {
+            const char *ahead = data + g * lay->group_bytes + PREFETCH_BYTES;
+            for (size_t b = 0; b < lay->group_bytes; b += SL_LINE)
+                _mm_prefetch(ahead + b, _MM_HINT_T0);
+        }
+        add_group(acc, lay, data, g, &in, n_rows);
+    }
+    __mmask16 lanes = (__mmask16)(left >= SL_PANEL_ROWS ? 0xffff : (1u << left) - 1);
+    __m512 bias = args->bias ? _mm512_maskz_loadu_ps(lanes, args->bias + first) : _mm512_setzero_ps();
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++) {
+        float *y = args->y + (row + (size_t)r) * args->y_stride_elems + first;
+        _mm512_mask_storeu_ps(y, lanes, args->bias ? _mm512_add_ps(acc[r], bias) : acc[r]);
+    }
+}
+
+/* All rows of a block for one panel: the largest tiles first. */
+SL_INLINE void panel_rows(const sl_matmul *args, const layout *lay, size_t row, size_t row_end, size_t panel)
+{
+    for (; lay->max_rows == 12 && row_end - row >= 12; row += 12)
+        tile(args, lay, row, panel, 12);
+    for (; row_end - row >= 8; row += 8)
+        tile(args, lay, row, panel, 8);
+    if (row_end - row >= 4) {
+        tile(args, lay, row, panel, 4);
+        row += 4;
+    }
+    if (row_end - row >= 2) {
+        tile(args, lay, row, panel, 2);
+        row += 2;
+    }
+    if (row_end > row)
+        tile(args, lay, row, panel, 1);
+}
+
+SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
+                      const layout *lay)
+{
+    size_t block = ROW_BLOCK_BYTES / args->x_stride_bytes / 24 * 24;
+    block = block ? block : 24;
+    for (size_t row = row_begin; row < row_end; row += block) {
+        size_t end = row_end - row < block ? row_end : row + block;
+        for (size_t panel = panel_begin; panel < panel_end; panel++)
+            panel_rows(args, lay, row, end, panel);
+    }
+}
+
+#endif
