@@ -25,9 +25,9 @@ static sl_status parse_bias(const sl_option_value *value, sl_logit_bias *bias, s
         double amount = 0;
         if (colon != NULL && (size_t)(colon - item) < sizeof(id))
             memcpy(id, item, (size_t)(colon - item));
-        if (!sl_parse_uint(id, 0, UINT32_MAX, &token) || !sl_parse_real(colon + 1, -1000, 1000, &amount))
+        if (!sl_parse_uint(id, 0, UINT32_MAX, &token) || !sl_parse_real(colon + 1, -100, 100, &amount))
             SL_FAIL(err, SL_ERR_ARGUMENT,
-                    "--logit-bias takes ID:VALUE, a token id and a number from -1000 to 1000, not '%.40s'", item);
+                    "--logit-bias takes ID:VALUE, a token id and a number from -100 to 100, not '%.40s'", item);
         bias[i] = (sl_logit_bias){.token = (uint32_t)token, .bias = (float)amount};
     }
     return SL_OK;
@@ -257,7 +257,7 @@ static const sl_option options[] = {
      .kind = SL_OPTION_TEXT,
      .flags = SL_OPTION_REPEATED,
      .argument = "ID:VALUE",
-     .help = "add VALUE to the logit of the token ID"},
+     .help = "add VALUE, -100 to 100, to the logit of the token ID"},
     {.name = "seed",
      .kind = SL_OPTION_UINT,
      .flags = SL_OPTION_SETTING,
