@@ -75,22 +75,34 @@ def build(log, folder, targets=()):
     must(log, ["ninja", "-C", folder, *targets], f"{folder.name}/ does not build")
 
 
-def count_test(record):
-    """Tally of one line of Meson's testlog.json."""
-    name, result = record["name"], record["result"]
-    output = record.get("stdout", "") + record.get("stderr", "")
+def count_cases(output):
+    """Passed, failed, and the names of skipped cases: counted as cmocka does, skipped ones also as unittest names them,
+    and the kernels that tests/kernel finds beyond this CPU."""
     passed, failed = (sum(map(int, re.findall(rf"^\[  {word}  \] (\d+) test\(s\)", output, re.M)))
                       for word in ("PASSED", "FAILED"))
-    cases = dict.fromkeys(re.findall(r"^\[  SKIPPED \] (\w+)$", output, re.M))  # cmocka names each twice
-    skipped = [f"{name}: {case}" for case in cases]
+    skipped = list(dict.fromkeys(re.findall(r"^\[  SKIPPED \] (\w+)$", output, re.M)))  # cmocka names each twice
+    skipped += re.findall(r"^(\w+) \(.*\).* \.\.\. skipped ", output, re.M)
+    for equal, beyond in re.findall(r"^(\d+) kernels .*?(\d+) beyond this CPU", output, re.M):
+        passed += int(equal)
+        skipped += ["a kernel beyond this CPU"] * int(beyond)
+    return passed, failed, skipped
+
+
+def count_test(record):
+    """Tally of one line of Meson's testlog.json: its cases where the output counts them, else itself."""
+    name, result = record["name"], record["result"]
+    output = record.get("stdout", "") + record.get("stderr", "")
     if result == "SKIP":
         reason = output.strip().splitlines()
         return Tally(skipped=[f"{name}: {reason[-1] if reason else 'no reason given'}"])
+    passed, failed, skipped = count_cases(output)
+    tally = Tally(passed, failed, [f"{name}: {case}" for case in skipped])
     if result not in ("OK", "EXPECTEDFAIL"):
-        return Tally(passed, max(failed, 1), skipped, [f"FAILED {name} ({result.lower()})"])
-    if passed == 0 and not skipped:
-        passed = 1
-    return Tally(passed, failed, skipped)
+        tally.failed = max(tally.failed, 1)
+        tally.notes = [f"FAILED {name} ({result.lower()})"]
+    elif tally.passed == 0 and not tally.skipped:
+        tally.passed = 1
+    return tally
 
 
 def meson_test(log, folder, arguments, env=None):
