@@ -128,10 +128,8 @@ static float finish_scores(const work *w, float *s, span seen, float old_max)
         }
         memcpy(s + i, t, sizeof t);
     }
-    float max = top[0];
-    for (int l = 1; l < LANES; l++)
-        max = top[l] > max ? top[l] : max;
-    return max;
+    SL_FOLD16(top, SL_FOLD_MAX);
+    return top[0];
 }
 
 /* Turns the scores of a query into weights and rescales what it has gathered so far. */
