@@ -46,10 +46,16 @@ SL_INLINE float f32_from_bits(uint32_t u)
 #define SL_FOLD_ADD(a, b) ((a) + (b))
 #define SL_FOLD_MAX(a, b) ((a) > (b) ? (a) : (b))
 
-/* Sum of 16 partial sums; destroys them. */
+/* Sum and largest of 16; both destroy the array. */
 SL_INLINE float sum16(float s[LANES])
 {
     SL_FOLD16(s, SL_FOLD_ADD);
+    return s[0];
+}
+
+SL_INLINE float max16(float s[LANES])
+{
+    SL_FOLD16(s, SL_FOLD_MAX);
     return s[0];
 }
 
