@@ -50,8 +50,9 @@ static sl_status find_kind(const sl_gguf *gguf, sl_vocab_desc *desc, sl_err *err
                 (int)SL_MIN(model.n_bytes, 40), model.bytes);
     desc->kind = equals(model, "gpt2") ? SL_VOCAB_BPE : SL_VOCAB_SPM;
     desc->pre = (sl_bytes){pre.bytes, pre.n_bytes};
-    /* What SentencePiece models do unless the file says otherwise. */
-    desc->add_bos = desc->add_space_prefix = desc->kind == SL_VOCAB_SPM;
+    /* What the family does unless the file says otherwise. */
+    desc->add_bos = sl_vocab_default_add_bos(desc->kind, desc->pre);
+    desc->add_space_prefix = desc->kind == SL_VOCAB_SPM;
     SL_TRY(sl_gguf_get_bool(gguf, "tokenizer.ggml.add_bos_token", &desc->add_bos, err));
     SL_TRY(sl_gguf_get_bool(gguf, "tokenizer.ggml.add_eos_token", &desc->add_eos, err));
     return sl_gguf_get_bool(gguf, "tokenizer.ggml.add_space_prefix", &desc->add_space_prefix, err);
