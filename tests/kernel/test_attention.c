@@ -1,0 +1,199 @@
+/* Attention against a naive softmax in double precision, and what contract 1 promises about it: rows computed alone or
+ * together, blocks anywhere in memory and bytes that no row sees make no difference of a bit. */
+#include "support.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const double u = 0x1p-24;
+
+/* A sequence of n_positions written through kv_write into scattered blocks of a pool full of NaN. */
+typedef struct setup {
+    sl_kv_layer kv;
+    uint32_t *blocks;
+    float *keys, *values; /* [position][kv_head][dim], as written */
+    float *q;             /* [position][n_heads][dim] */
+    uint32_t n_positions, n_heads;
+} setup;
+
+static void scatter_blocks(uint32_t *blocks, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        blocks[i] = i;
+    for (uint32_t i = n; i > 1; i--) {
+        uint32_t j = random_below(i), t = blocks[i - 1];
+        blocks[i - 1] = blocks[j], blocks[j] = t;
+    }
+}
+
+static void write_pool(setup *s)
+{
+    uint32_t n_blocks = (s->n_positions + 15) / 16;
+    size_t bytes = n_blocks * sl_kv_block_bytes(&s->kv), row = (size_t)s->kv.n_kv_heads * s->kv.head_dim;
+    memset(s->kv.k, 0xff, bytes);
+    memset(s->kv.v, 0xff, bytes);
+    for (uint32_t p = 0; p < s->n_positions; p++)
+        sl_kernels_get(SL_LEVEL_REF)
+            ->kv_write(&s->kv, s->blocks[p / 16], p % 16, s->keys + p * row, s->values + p * row);
+}
+
+static setup setup_random(sl_type type, uint32_t n_positions, uint32_t n_heads, uint32_t n_kv_heads, uint32_t dim)
+{
+    setup s = {{type, n_kv_heads, dim, NULL, NULL}, NULL, NULL, NULL, NULL, n_positions, n_heads};
+    uint32_t n_blocks = (n_positions + 15) / 16;
+    size_t row = (size_t)n_kv_heads * dim, n = n_positions * row;
+    s.kv.k = malloc(n_blocks * sl_kv_block_bytes(&s.kv));
+    s.kv.v = malloc(n_blocks * sl_kv_block_bytes(&s.kv));
+    s.blocks = malloc(n_blocks * sizeof *s.blocks);
+    s.keys = malloc(n * sizeof *s.keys), s.values = malloc(n * sizeof *s.values);
+    s.q = malloc((size_t)n_positions * n_heads * dim * sizeof *s.q);
+    for (size_t i = 0; i < n; i++) {
+        s.keys[i] = random_float() * 2, s.values[i] = random_float();
+        if (type == SL_TYPE_F16) /* as the pool keeps them, so that the truth starts from the same numbers */
+            s.keys[i] = sl_f16_to_f32(sl_f32_to_f16(s.keys[i])),
+            s.values[i] = sl_f16_to_f32(sl_f32_to_f16(s.values[i]));
+    }
+    for (size_t i = 0; i < (size_t)n_positions * n_heads * dim; i++)
+        s.q[i] = random_float() * 2;
+    scatter_blocks(s.blocks, n_blocks);
+    write_pool(&s);
+    return s;
+}
+
+static void setup_free(setup *s)
+{
+    free(s->kv.k), free(s->kv.v), free(s->blocks), free(s->keys), free(s->values), free(s->q);
+}
+
+/* Rows [first, first + n_rows) into out ([n_rows][n_heads][dim]) as one tile. */
+static void run_tile(const setup *s, sl_level level, uint32_t window, float softcap, uint32_t first, uint32_t n_rows,
+                     float *out)
+{
+    size_t stride = (size_t)s->n_heads * s->kv.head_dim;
+    guarded scratch = guarded_alloc(sl_attention_scratch_bytes(s->n_heads, s->kv.n_kv_heads, s->kv.head_dim), 0);
+    memset(scratch.data, 0xff, scratch.n_bytes);
+    sl_attention args = {s->q + first * stride,
+                         stride,
+                         out,
+                         stride,
+                         s->n_heads,
+                         window,
+                         1.0f / sqrtf((float)s->kv.head_dim),
+                         softcap,
+                         s->kv};
+    sl_attention_tile tile = {s->blocks, 0, n_rows, first};
+    for (uint32_t h = 0; h < s->kv.n_kv_heads; h++)
+        sl_kernels_get(level)->attention(&args, &tile, h, scratch.data);
+    assert_true(guarded_free(&scratch));
+}
+
+/* One row and head in double. The error of the fast form: a score is a chain of dim fmas and a product (softcap adds
+ * 8 roundings of at most softcap), so off by e_s = (dim + 3) u sum|q k| scale + 12 u |softcap|; its weight e^(s - m) by
+ * 2 e_s + 4 u (1 + |s - m|) relative; up to `chunks` rescalings and n additions add (n + 4 chunks) u; the ratio of two
+ * such sums doubles all of it, weighted by max |v|. */
+static void check_row(const setup *s, uint32_t window, float softcap, uint32_t position, uint32_t head,
+                      const float *got)
+{
+    size_t dim = s->kv.head_dim, kv_row = s->kv.n_kv_heads * dim, kv_head = head / (s->n_heads / s->kv.n_kv_heads);
+    const float *q = s->q + ((size_t)position * s->n_heads + head) * dim;
+    uint32_t first = window && position + 1 > window ? position + 1 - window : 0, n = position + 1 - first;
+    double *score = malloc(n * sizeof *score), scale = (double)(1.0f / sqrtf((float)dim));
+    double max = -INFINITY, min = INFINITY, total = 0, size = 0, v_max = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const float *k = s->keys + (first + i) * kv_row + kv_head * dim;
+        double sum = 0, terms = 0;
+        for (size_t d = 0; d < dim; d++) {
+            sum += (double)q[d] * (double)k[d];
+            terms += fabs((double)q[d] * (double)k[d]);
+        }
+        score[i] = sum * scale;
+        if (softcap > 0)
+            score[i] = (double)softcap * tanh(score[i] / (double)softcap);
+        max = fmax(max, score[i]), min = fmin(min, score[i]), size = fmax(size, terms * scale);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        total += score[i] = exp(score[i] - max);
+    double e_s = ((double)dim + 3) * u * size + 12 * u * (double)softcap;
+    double weight = 2 * e_s + 4 * u * (1 + max - min) + ((double)n + 4 * ((double)n / 64 + 2)) * u;
+    for (size_t d = 0; d < dim; d++) {
+        double want = 0;
+        for (uint32_t i = 0; i < n; i++) {
+            double v = (double)s->values[(first + i) * kv_row + kv_head * dim + d];
+            want += score[i] / total * v;
+            v_max = fmax(v_max, fabs(v));
+        }
+        assert_true(fabs(want - (double)got[d]) <= 2 * weight * v_max);
+    }
+    free(score);
+}
+
+static const struct {
+    uint32_t n_heads, n_kv_heads, dim, window;
+    float softcap;
+    sl_type type;
+} cases[] = {
+    {9, 3, 64, 0, 0, SL_TYPE_F16},   {9, 3, 64, 0, 0, SL_TYPE_F32},   {4, 1, 128, 0, 0, SL_TYPE_F16},
+    {4, 1, 256, 50, 0, SL_TYPE_F16}, {2, 2, 80, 64, 30, SL_TYPE_F32}, {6, 2, 8, 7, 0, SL_TYPE_F16},
+    {3, 3, 20, 1, 5, SL_TYPE_F32},   {8, 1, 64, 100, 0, SL_TYPE_F16}, {5, 5, 16, 63, 0, SL_TYPE_F32},
+};
+
+static void test_truth(void **state)
+{
+    (void)state;
+    const sl_level levels[] = {SL_LEVEL_REF, sl_level_best()};
+    for (size_t c = 0; c < SL_COUNTOF(cases); c++) {
+        setup s = setup_random(cases[c].type, 150, cases[c].n_heads, cases[c].n_kv_heads, cases[c].dim);
+        size_t stride = (size_t)s.n_heads * s.kv.head_dim;
+        float *out = malloc(150 * stride * sizeof *out);
+        for (size_t l = 0; l < SL_COUNTOF(levels); l++) {
+            for (uint32_t first = 0; first < 150;) {
+                uint32_t n = 1 + random_below(SL_ATTENTION_ROWS);
+                n = SL_MIN(n, 150 - first);
+                run_tile(&s, levels[l], cases[c].window, cases[c].softcap, first, n, out + first * stride);
+                first += n;
+            }
+            for (uint32_t p = 0; p < 150; p++)
+                for (uint32_t h = 0; h < s.n_heads; h++)
+                    check_row(&s, cases[c].window, cases[c].softcap, p, h, out + p * stride + h * s.kv.head_dim);
+        }
+        free(out);
+        setup_free(&s);
+    }
+}
+
+/* All rows one by one, then in tiles of every size, then with the blocks elsewhere: the same bits. */
+static void test_invariance(void **state)
+{
+    (void)state;
+    enum { N = 140 };
+    sl_level level = sl_level_best();
+    for (size_t c = 0; c < SL_COUNTOF(cases); c++) {
+        setup s = setup_random(cases[c].type, N, cases[c].n_heads, cases[c].n_kv_heads, cases[c].dim);
+        size_t stride = (size_t)s.n_heads * s.kv.head_dim;
+        float *alone = malloc(N * stride * sizeof *alone), *out = malloc(N * stride * sizeof *out);
+        for (uint32_t p = 0; p < N; p++)
+            run_tile(&s, level, cases[c].window, cases[c].softcap, p, 1, alone + p * stride);
+        for (uint32_t n = 2; n <= SL_ATTENTION_ROWS; n += 3) {
+            if (n % 2)
+                scatter_blocks(s.blocks, (N + 15) / 16), write_pool(&s);
+            for (uint32_t first = 0; first < N; first += n)
+                run_tile(&s, level, cases[c].window, cases[c].softcap, first, SL_MIN(n, N - first),
+                         out + first * stride);
+            assert_memory_equal(out, alone, N * stride * sizeof *out);
+        }
+        free(alone), free(out);
+        setup_free(&s);
+    }
+}
+
+int main(void)
+{
+    seed_random("test_attention");
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_truth), cmocka_unit_test(test_invariance)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
