@@ -1,4 +1,5 @@
 #include "kernel/kernels.h"
+#include "kernel/peak.h"
 
 #include <pthread.h>
 
@@ -39,6 +40,21 @@ const sl_kernels *sl_kernels_get(sl_level level)
 {
     pthread_once(&tables_once, fill_all);
     return &tables[level];
+}
+
+sl_peak sl_peak_get(void)
+{
+    uint32_t cpu = sl_cpu_features();
+    sl_peak peak = {
+        .fp32 = PLAIN_FOR(cpu, sl_peak_fp32),
+        .int8 = PLAIN_FOR(cpu, sl_peak_int8),
+        .read = PLAIN_FOR(cpu, sl_peak_read),
+    };
+#if defined(__x86_64__)
+    if (cpu & SL_CPU_AVX512VNNI)
+        peak.int8 = sl_peak_int8_avx512vnni;
+#endif
+    return peak;
 }
 
 size_t sl_kv_block_bytes(const sl_kv_layer *layer)

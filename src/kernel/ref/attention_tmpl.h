@@ -128,10 +128,7 @@ static float finish_scores(const work *w, float *s, span seen, float old_max)
         }
         memcpy(s + i, t, sizeof t);
     }
-    float max = top[0];
-    for (int l = 1; l < LANES; l++)
-        max = top[l] > max ? top[l] : max;
-    return max;
+    return max16(top);
 }
 
 /* Turns the scores of a query into weights and rescales what it has gathered so far. */
@@ -148,6 +145,8 @@ static void softmax_chunk(const work *w, size_t query, span seen)
     }
     w->max[query] = max;
     w->sum[query] = w->sum[query] * keep + sum16(part);
+    if (keep == 1.0f)
+        return; /* as often as not: the maximum stood, and a product with 1 changes nothing */
     for (size_t d = 0; d < w->padded; d += LANES)
         for (int l = 0; l < LANES; l++)
             acc[d + l] *= keep;

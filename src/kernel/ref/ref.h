@@ -32,15 +32,31 @@ SL_INLINE float f32_from_bits(uint32_t u)
     return f;
 }
 
-/* Sum of 16 partial sums as a tree: 8 apart, 4 apart, 2 apart, 1 apart. */
-SL_INLINE float sum16(const float s[LANES])
+/* Folds the 16 values of array t into t[0] as a tree: 8 apart, 4 apart, 2 apart, 1 apart. */
+#define SL_FOLD16(t, op)                                                                                               \
+    do {                                                                                                               \
+        for (int l_ = 0; l_ < 8; l_++)                                                                                 \
+            (t)[l_] = op((t)[l_], (t)[l_ + 8]);                                                                        \
+        for (int l_ = 0; l_ < 4; l_++)                                                                                 \
+            (t)[l_] = op((t)[l_], (t)[l_ + 4]);                                                                        \
+        for (int l_ = 0; l_ < 2; l_++)                                                                                 \
+            (t)[l_] = op((t)[l_], (t)[l_ + 2]);                                                                        \
+        (t)[0] = op((t)[0], (t)[1]);                                                                                   \
+    } while (0)
+#define SL_FOLD_ADD(a, b) ((a) + (b))
+#define SL_FOLD_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* Sum and largest of 16; both destroy the array. */
+SL_INLINE float sum16(float s[LANES])
 {
-    float t[8];
-    for (int i = 0; i < 8; i++)
-        t[i] = s[i] + s[i + 8];
-    for (int i = 0; i < 4; i++)
-        t[i] = t[i] + t[i + 4];
-    return (t[0] + t[2]) + (t[1] + t[3]);
+    SL_FOLD16(s, SL_FOLD_ADD);
+    return s[0];
+}
+
+SL_INLINE float max16(float s[LANES])
+{
+    SL_FOLD16(s, SL_FOLD_MAX);
+    return s[0];
 }
 
 /* Half to single precision without branches, so that a loop of it vectorises. A subnormal half becomes exact by

@@ -27,32 +27,29 @@ void SL_REF(sl_rmsnorm)(float *y, const float *x, const float *w, size_t n, floa
 }
 
 /* Largest |x| of a group as bits: integers order as magnitudes do, and a NaN is the largest of all. */
-static uint32_t group_amax(const float *x)
+SL_INLINE uint32_t group_amax(const float *x)
 {
-    uint32_t part[LANES] = {0};
-    for (int i = 0; i < SL_GROUP; i += LANES) {
-        for (int l = 0; l < LANES; l++) {
-            uint32_t a = f32_bits(x[i + l]) & 0x7fffffffu;
-            part[l] = a > part[l] ? a : part[l];
-        }
+    uint32_t t[LANES];
+    for (int l = 0; l < LANES; l++) {
+        uint32_t a = f32_bits(x[l]) & 0x7fffffffu, b = f32_bits(x[l + LANES]) & 0x7fffffffu;
+        t[l] = a > b ? a : b;
     }
-    uint32_t amax = 0;
-    for (int l = 0; l < LANES; l++)
-        amax = part[l] > amax ? part[l] : amax;
-    return amax;
+    SL_FOLD16(t, SL_FOLD_MAX);
+    return t[0];
 }
 
 /* q = x * inv rounded to nearest even, by the FPU: adding 1.5 * 2^23 leaves the integer in the low bits. */
-static void quantize_half(int8_t *q, const float *x, float inv, int16_t *half_sum)
+SL_INLINE int16_t quantize_half(int8_t *q, const float *x, float inv)
 {
-    int32_t v[LANES], sum = 0;
+    int32_t v[LANES];
+    int8_t b[LANES];
     for (int l = 0; l < LANES; l++)
         v[l] = (int32_t)(f32_bits(x[l] * inv + 0x1.8p23f) - 0x4b400000u);
     for (int l = 0; l < LANES; l++)
-        q[l] = (int8_t)v[l];
-    for (int l = 0; l < LANES; l++)
-        sum += v[l];
-    *half_sum = (int16_t)sum;
+        b[l] = (int8_t)v[l];
+    memcpy(q, b, sizeof b);
+    SL_FOLD16(v, SL_FOLD_ADD);
+    return (int16_t)v[0];
 }
 
 void SL_REF(sl_quantize_q8)(void *y, const float *x, size_t n)
@@ -67,8 +64,8 @@ void SL_REF(sl_quantize_q8)(void *y, const float *x, size_t n)
         int16_t *h = half_sum + 2 * g;
         if (amax >= tiny && amax <= 0x1.fffffep127f) {
             float inv = 127.0f / amax;
-            quantize_half(q + g * SL_GROUP, x + g * SL_GROUP, inv, h);
-            quantize_half(q + g * SL_GROUP + LANES, x + g * SL_GROUP + LANES, inv, h + 1);
+            h[0] = quantize_half(q + g * SL_GROUP, x + g * SL_GROUP, inv);
+            h[1] = quantize_half(q + g * SL_GROUP + LANES, x + g * SL_GROUP + LANES, inv);
             scale[g] = amax / 127.0f;
         } else {
             memset(q + g * SL_GROUP, 0, SL_GROUP);

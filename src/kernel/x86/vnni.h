@@ -37,35 +37,54 @@ typedef struct layout {
     factors (*factors)(const void *panel, size_t group);
 } layout;
 
-/* Rows of activations as the tile reads them. */
+/* Rows of activations as the tile reads them: row r starts at base[r / 3] + r % 3 * stride, so that every operand of 12
+ * rows is one address of four registers and the stride. */
+enum { BASES = 4 };
+
 typedef struct rows {
-    const char *x;
+    const char *base[BASES];
     size_t stride;
-    size_t scale, sum, half_sum; /* byte offsets in a row */
 } rows;
 
-SL_INLINE __m512i broadcast32(const char *p)
+SL_INLINE rows rows_at(const char *x, size_t stride)
 {
-    int32_t v;
-    memcpy(&v, p, sizeof v);
-    return _mm512_set1_epi32(v);
+    return (rows){{x, x + 3 * stride, x + 6 * stride, x + 9 * stride}, stride};
 }
 
-SL_INLINE __m512 broadcast_f32(const char *p)
+SL_INLINE void rows_advance(rows *in, ptrdiff_t bytes)
 {
-    float v;
-    memcpy(&v, p, sizeof v);
-    return _mm512_set1_ps(v);
+#pragma GCC unroll 4
+    for (int i = 0; i < BASES; i++)
+        in->base[i] += bytes;
 }
+
+/* An instruction whose last operand is 4 bytes of row r at offset disp, broadcast to 16 lanes. Written as assembly
+ * because GCC loads the broadcast separately (measured: a tenth slower) and keeps an address per row, which spills. */
+#define WITH_BROADCAST(instruction, acc, vector, in, r, disp)                                                          \
+    do {                                                                                                               \
+        const char *base_ = (in)->base[(r) / 3];                                                                       \
+        if ((r) % 3 == 0)                                                                                              \
+            __asm__(instruction " %c4(%2)%{1to16%}, %1, %0"                                                            \
+                    : "+v"(acc)                                                                                        \
+                    : "v"(vector), "r"(base_), "r"((in)->stride), "i"(disp), "m"(*base_));                             \
+        else if ((r) % 3 == 1)                                                                                         \
+            __asm__(instruction " %c4(%2,%3)%{1to16%}, %1, %0"                                                         \
+                    : "+v"(acc)                                                                                        \
+                    : "v"(vector), "r"(base_), "r"((in)->stride), "i"(disp), "m"(*base_));                             \
+        else                                                                                                           \
+            __asm__(instruction " %c4(%2,%3,2)%{1to16%}, %1, %0"                                                       \
+                    : "+v"(acc)                                                                                        \
+                    : "v"(vector), "r"(base_), "r"((in)->stride), "i"(disp), "m"(*base_));                             \
+    } while (0)
 
 SL_INLINE __m512 load_f16(const uint16_t *h)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)h));
 }
 
-/* isum[r] += lines [begin, begin + n) of a group times row r. */
-SL_INLINE void dot_lines(__m512i *isum, const layout *lay, const void *panel, size_t g, const rows *in,
-                         const int n_rows, const int begin, const int n)
+/* isum[r] += lines [begin, begin + n) of a group times row r's bytes of it. */
+SL_INLINE void dot_lines(__m512i *isum, const layout *lay, const void *panel, size_t g, const rows *x, const int n_rows,
+                         const int begin, const int n)
 {
 #pragma GCC unroll 8
     for (int i = 0; i < n; i++) {
@@ -74,17 +93,17 @@ SL_INLINE void dot_lines(__m512i *isum, const layout *lay, const void *panel, si
         __m512i w = lay->line(panel, g, at);
 #pragma GCC unroll 12
         for (int r = 0; r < n_rows; r++)
-            isum[r] = _mm512_dpbusd_epi32(isum[r], w, broadcast32(in->x + r * in->stride + g * SL_GROUP + 4 * at));
+            WITH_BROADCAST("vpdpbusd", isum[r], w, x, r, 4 * at);
     }
 }
 
 /* isum[r] -= offset * half_sum of the halves that mask (-offset or 0 in each 16 bits) names. */
-SL_INLINE void take_offset(__m512i *isum, const rows *in, size_t g, const int n_rows, int mask)
+SL_INLINE void take_offset(__m512i *isum, const rows *half_sum, const int n_rows, int mask)
 {
     __m512i out = _mm512_set1_epi32(mask);
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++)
-        isum[r] = _mm512_dpwssd_epi32(isum[r], out, broadcast32(in->x + r * in->stride + in->half_sum + 4 * g));
+        WITH_BROADCAST("vpdpwssd", isum[r], out, half_sum, r, 0);
 }
 
 /* Integer sums begin at the bits of M = 1.5 * 2^23: as floats they then are M + isum. */
@@ -96,40 +115,42 @@ SL_INLINE void start(__m512i *isum, const int n_rows)
 }
 
 /* acc[r] += (isum[r] * d) * scale[r], where isum * d = fma(M + isum, d, -(M d)) */
-SL_INLINE void add_scaled(__m512 *acc, const __m512i *isum, __m512 d, const rows *in, size_t g, const int n_rows)
+SL_INLINE void add_scaled(__m512 *acc, const __m512i *isum, __m512 d, const rows *scale, const int n_rows)
 {
     const __m512 less = _mm512_mul_ps(d, _mm512_set1_ps(-0x1.8p23f));
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++) {
         __m512 t = _mm512_fmadd_ps(_mm512_castsi512_ps(isum[r]), d, less);
-        acc[r] = _mm512_fmadd_ps(t, broadcast_f32(in->x + r * in->stride + in->scale + 4 * g), acc[r]);
+        WITH_BROADCAST("vfmadd231ps", acc[r], t, scale, r, 0);
     }
 }
 
-SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size_t g, const rows *in, const int n_rows)
+/* One group; x, scale and last (sum or half_sum) stand at the group. */
+SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size_t g, const rows *x, const rows *scale,
+                         const rows *last, const int n_rows)
 {
     __m512i isum[12];
     const int neg = -lay->offset;
     start(isum, n_rows);
     if (lay->form == FORM_HALVES) {
-        dot_lines(isum, lay, panel, g, in, n_rows, 0, 4);
-        take_offset(isum, in, g, n_rows, neg & 0xffff);
-        add_scaled(acc, isum, lay->factors(panel, g).d, in, g, n_rows);
+        dot_lines(isum, lay, panel, g, x, n_rows, 0, 4);
+        take_offset(isum, last, n_rows, neg & 0xffff);
+        add_scaled(acc, isum, lay->factors(panel, g).d, scale, n_rows);
         start(isum, n_rows);
-        dot_lines(isum, lay, panel, g, in, n_rows, 4, 4);
-        take_offset(isum, in, g, n_rows, (int)((uint32_t)neg << 16));
-        add_scaled(acc, isum, lay->factors(panel, g).m, in, g, n_rows);
+        dot_lines(isum, lay, panel, g, x, n_rows, 4, 4);
+        take_offset(isum, last, n_rows, (int)((uint32_t)neg << 16));
+        add_scaled(acc, isum, lay->factors(panel, g).m, scale, n_rows);
         return;
     }
-    dot_lines(isum, lay, panel, g, in, n_rows, 0, LINES);
+    dot_lines(isum, lay, panel, g, x, n_rows, 0, LINES);
     if (lay->offset)
-        take_offset(isum, in, g, n_rows, (int)((uint32_t)neg << 16 | (neg & 0xffff)));
+        take_offset(isum, last, n_rows, (int)((uint32_t)neg << 16 | (neg & 0xffff)));
     factors f = lay->factors(panel, g);
-    add_scaled(acc, isum, f.d, in, g, n_rows);
+    add_scaled(acc, isum, f.d, scale, n_rows);
     if (lay->form == FORM_AFFINE) {
 #pragma GCC unroll 12
         for (int r = 0; r < n_rows; r++)
-            acc[r] = _mm512_fmadd_ps(f.m, broadcast_f32(in->x + r * in->stride + in->sum + 4 * g), acc[r]);
+            WITH_BROADCAST("vfmadd231ps", acc[r], f.m, last, r, 0);
     }
 }
 
@@ -139,13 +160,11 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
     const sl_weight *w = args->weight;
     const char *data = (const char *)w->data + panel * w->panel_bytes;
     size_t n_groups = w->n_cols / SL_GROUP, first = panel * SL_PANEL_ROWS, left = w->n_rows - first;
-    const rows in = {
-        .x = (const char *)args->x + row * args->x_stride_bytes,
-        .stride = args->x_stride_bytes,
-        .scale = w->n_cols,
-        .sum = w->n_cols + n_groups * sizeof(float),
-        .half_sum = w->n_cols + 2 * n_groups * sizeof(float),
-    };
+    rows x = rows_at((const char *)args->x + row * args->x_stride_bytes, args->x_stride_bytes);
+    rows scale = x;
+    rows_advance(&scale, (ptrdiff_t)w->n_cols);
+    /* From the scale on: sums after n_groups floats, half sums after twice as many. */
+    const ptrdiff_t to_last = (ptrdiff_t)((lay->form == FORM_AFFINE ? 1 : 2) * n_groups * sizeof(float));
     __m512 acc[12];
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++)
@@ -156,7 +175,11 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
             for (size_t b = 0; b < lay->group_bytes; b += SL_LINE)
                 _mm_prefetch(ahead + b, _MM_HINT_T0);
         }
-        add_group(acc, lay, data, g, &in, n_rows);
+        rows last = scale;
+        rows_advance(&last, to_last);
+        add_group(acc, lay, data, g, &x, &scale, &last, n_rows);
+        rows_advance(&x, SL_GROUP);
+        rows_advance(&scale, sizeof(float));
     }
     __mmask16 lanes = (__mmask16)(left >= SL_PANEL_ROWS ? 0xffff : (1u << left) - 1);
     __m512 bias = args->bias ? _mm512_maskz_loadu_ps(lanes, args->bias + first) : _mm512_setzero_ps();
