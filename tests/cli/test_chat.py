@@ -1,5 +1,5 @@
-"""The interactive chat, through a pseudo-terminal. Arguments: the program and a GGUF file with a chat template; without a
-file, the pulled smollm2, and with it the case that needs an answer slow enough to be interrupted."""
+"""The interactive chat, through a pseudo-terminal. Arguments: the program and a tiny model; without one, the pulled
+smollm2 is taken for the case that needs a real one."""
 
 import os
 import pty
@@ -10,7 +10,6 @@ import sys
 import time
 
 import harness
-from test_run import pulled_model
 
 
 class Terminal:
@@ -62,7 +61,7 @@ class Terminal:
         os.close(self.master)
 
 
-class Chat(harness.Case):
+class ChatCase(harness.Case):
     def start(self, *arguments):
         command = [harness.PROGRAM, "run", "-m", harness.FILES[0], "--temp", "0", *map(str, arguments)]
         terminal = Terminal(command, self.environment(TERM="xterm"))
@@ -70,6 +69,8 @@ class Chat(harness.Case):
         terminal.expect(r"/help.*> $")
         return terminal
 
+
+class Chat(ChatCase):
     def test_commands(self):
         chat = self.start("-n", 8)
         chat.send("/help\n")
@@ -139,8 +140,8 @@ class Chat(harness.Case):
             self.assertEqual("\033[" in terminal.seen, coloured, terminal.seen)
 
 
-class Interrupted(Chat):
-    """Only with the real model: the answer must take long enough."""
+class Interrupted(ChatCase):
+    """The answer must take long enough to be interrupted."""
 
     def test_interrupt_answer(self):
         chat = self.start()
@@ -155,6 +156,7 @@ class Interrupted(Chat):
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         del Interrupted
+        harness.main()
     else:
-        sys.argv.append(pulled_model())
-    harness.main()
+        harness.use_pulled_model()
+        harness.main(["Interrupted"])
