@@ -92,7 +92,7 @@ def use_pulled_model():
 def main(names=None):
     """Runs the tests of the calling file, or those named; the counts are printed as cmocka prints them."""
     global PROGRAM
-    PROGRAM, FILES[:] = sys.argv[1], sys.argv[2:]
+    PROGRAM, FILES[:] = os.path.abspath(sys.argv[1]), sys.argv[2:]
     result = unittest.main(argv=sys.argv[:1], defaultTest=names, exit=False, verbosity=2).result
     failed = len(result.failures) + len(result.errors)
     print(f"[  PASSED  ] {result.testsRun - failed - len(result.skipped)} test(s).")
