@@ -22,9 +22,10 @@ BUILD, ASAN, FUZZ = ROOT / "build", ROOT / "build-asan", ROOT / "build-fuzz"
 LOGS = BUILD / "test-logs"
 MODELS = ("smollm2", "gemma3-270m")
 SANITIZE = ["-Db_sanitize=address,undefined", "-Dbuildtype=debugoptimized", "-Db_lundef=false"]
-# An error that a sanitizer only prints would pass unseen.
+# An error that a sanitizer only prints would pass unseen. The fake stack of detect_stack_use_after_return misaligns
+# 64-byte vectors (GCC bug 110027) and is on by default in some releases.
 SANITIZER_ENV = {
-    "ASAN_OPTIONS": "halt_on_error=1:abort_on_error=1:detect_stack_use_after_return=1",
+    "ASAN_OPTIONS": "halt_on_error=1:abort_on_error=1:detect_stack_use_after_return=0",
     "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
 }
 # The model suite takes hours under the sanitizers; the same code runs there on the tiny models.
