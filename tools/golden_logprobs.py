@@ -10,6 +10,10 @@ The reference is transformers with the file's weights dequantized and all arithm
 matmuls quantize their activations, through the program of tools/llamacpp_logits.c. Token ids come from the tokenizer
 that transformers builds from the GGUF. Per prompt: "tokens"; "logprobs"[i] of tokens[i + 1] after tokens[0..i]; "top"[i]
 the five most likely next tokens as [id, logprob], for every position, the last one too.
+How far apart the references are (1,111 positions of SmolLM2, 1,025 of Gemma 3; |difference| of log-probabilities):
+float32 and llama.cpp on the same weights dequantized to F32: SmolLM2 max 0.00005; Gemma mean 0.0007, max 0.022 (llama.cpp
+takes GELU from a float16 table). float32 and llama.cpp on the quantized file: SmolLM2 mean 0.062, p99 0.37, max 1.17, same
+most likely token 96.8 %; Gemma mean 0.076, p99 0.42, max 1.67, same 96.5 %.
 Made with transformers 5.23, torch 2.15, gguf 0.19, llama.cpp build 11434.
 """
 import json

@@ -192,8 +192,9 @@ sl_status sl_chat(const sl_bundle *bundle, sl_engine *engine, const char *system
     if (status == SL_OK && system != NULL)
         status = set_system(&chat, system, err);
     if (status == SL_OK) {
+        const sl_model_info *info = sl_model_get_info(sl_bundle_model(bundle));
         sl_print_note("%s, context of %u tokens; /help lists the commands, Ctrl-D quits",
-                      sl_model_get_info(sl_bundle_model(bundle))->name, sl_engine_context(engine));
+                      info->name[0] != '\0' ? info->name : info->arch, sl_engine_context(engine));
         status = talk_until_end(&chat, line, err);
     }
     sl_line_close(line);

@@ -304,6 +304,8 @@ static sl_status run(const sl_args *args, sl_err *err)
 {
     char *path = NULL;
     facts subject = {0};
+    if (sl_args_flag(args, "graph") && sl_args_flag(args, "json"))
+        SL_FAIL(err, SL_ERR_ARGUMENT, "info prints --graph as text only, without --json");
     SL_TRY(sl_model_args_path(args, args->n_operands > 0 ? args->operands[0] : NULL, &path, err));
     sl_status status = show(args, &subject, path, err);
     sl_model_close(subject.model);

@@ -68,7 +68,7 @@ static sl_status check_usage(const sl_args *args, bool chat, sl_err *err)
     bool json = sl_args_flag(args, "json"), raw = sl_args_flag(args, "raw");
     if (sl_args_given(args, "prompt") && sl_args_given(args, "file"))
         SL_FAIL(err, SL_ERR_ARGUMENT, "run takes its prompt from --prompt or from --file, not both");
-    if (raw && sl_args_given(args, "system"))
+    if (raw && sl_args_value(args, "system")->on_command_line)
         SL_FAIL(err, SL_ERR_ARGUMENT, "--raw has no system prompt: put it into the prompt");
     if (sl_args_given(args, "logprobs") && !json)
         SL_FAIL(err, SL_ERR_ARGUMENT, "--logprobs needs --json");

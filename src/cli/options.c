@@ -222,6 +222,7 @@ static sl_status parse_command_line(const sl_command *command, int argc, char **
         snprintf(source, sizeof(source), "--%s", option->name);
         const char *text = option->kind == SL_OPTION_FLAG ? "" : optarg;
         SL_TRY(set_value(option, source, text, &args->values[index], err));
+        args->values[index].on_command_line = true;
         if (option->flags & SL_OPTION_REPEATED)
             SL_TRY(add_item(args, &args->values[index], text, err));
     }

@@ -67,6 +67,7 @@ typedef struct sl_option_value {
     double real;
     const char **items; /* REPEATED: all n_items values in order */
     size_t n_items;
+    bool on_command_line; /* rather than a setting from elsewhere or a default */
 } sl_option_value;
 
 struct sl_args {

@@ -114,8 +114,8 @@ sl_status sl_tvalue_attr(sl_trun *run, sl_tvalue value, const sl_bytes *name, sl
     if (value.kind == SL_TV_UNDEFINED)
         SL_TFAIL(run, SL_ERR_FORMAT, "'%.*s' is undefined", value.name ? (int)SL_MIN(value.name->n_bytes, 64) : 0,
                  value.name ? value.name->bytes : "");
-    SL_TRY(sl_trun_charge(run, 1));
     if (value.kind == SL_TV_DICT || value.kind == SL_TV_NAMESPACE) {
+        SL_TRY(sl_trun_charge(run, 1 + value.dict->n / 8));
         const sl_tvalue *found = sl_tdict_find(value.dict, *name);
         if (found)
             *out = *found;

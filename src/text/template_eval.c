@@ -316,6 +316,7 @@ static sl_status eval(sl_trun *run, const sl_tnode *node, sl_tvalue *out)
     case SL_TN_STRING:
         return sl_tvalue_string(run, node->text.bytes, node->text.n_bytes, true, out);
     case SL_TN_NAME:
+        SL_TRY(sl_trun_charge(run, run->n_vars / 8));
         found = sl_trun_find(run, node->name);
         *out = found ? *found : sl_tvalue_undefined(&node->text);
         return SL_OK;

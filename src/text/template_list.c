@@ -90,8 +90,8 @@ static sl_status filter_join(sl_trun *run, sl_tvalue self, const sl_targs *args,
 static sl_targs rest_of(const sl_targs *args, size_t from)
 {
     sl_targs rest = *args;
-    rest.items += SL_MIN(from, args->n);
-    rest.n -= SL_MIN(from, args->n);
+    rest.n = args->n > from ? args->n - from : 0;
+    rest.items = rest.n ? args->items + from : NULL;
     return rest;
 }
 

@@ -81,6 +81,7 @@ static const char *describe(const sl_ttoken *token)
         [SL_TT_STRING] = "a string",
         [SL_TT_INT] = "a number",
         [SL_TT_FLOAT] = "a number",
+        [SL_TT_OP] = "",
     };
     return names[token->kind] ? names[token->kind] : "";
 }

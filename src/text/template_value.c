@@ -409,6 +409,7 @@ sl_status sl_tvalue_order(sl_trun *run, sl_tvalue a, sl_tvalue b, int *out)
         return SL_OK;
     }
     if (a.kind == SL_TV_STRING && b.kind == SL_TV_STRING) {
+        SL_TRY(sl_trun_charge(run, a.string->n_bytes / 64));
         *out = order_strings(a.string, b.string);
         return SL_OK;
     }

@@ -28,8 +28,7 @@ static const char *const end_texts[] = {
     "<|end_of_turn|>",
     "<turn|>",
     "<eos>",
-    "<\xef\xbd\x9c"
-    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+    "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>", /* <｜end▁of▁sentence｜> */
 };
 
 static sl_token_type type_of(const sl_vocab_desc *desc, uint32_t id)

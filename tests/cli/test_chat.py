@@ -130,6 +130,20 @@ class Chat(ChatCase):
             terminal.expect("no prompt: give -p TEXT")
             self.assertEqual(terminal.finish(), 2)
 
+    def test_control_characters_of_a_model(self):
+        """What a model says can't steer the terminal."""
+        arguments = ["run", "-m", harness.FILES[0], "--raw", "-p", "x", "-n", "4", "--temp", "0"]
+        escape = self.output("tokenize", "-m", harness.FILES[0], "--no-special", stdin=b"\033").split()[-1]
+        arguments += ["--logit-bias", f"{escape}:100"]
+        self.assertEqual(self.output(*arguments), "\033" * 4 + "\n")
+        terminal = Terminal([harness.PROGRAM, *arguments], self.environment(TERM="xterm"))
+        self.addCleanup(terminal.close)
+        self.assertEqual(terminal.finish(), 0)
+        while terminal.read(0.1) and "\n" not in terminal.seen:
+            pass
+        self.assertEqual(terminal.seen.strip(), "")
+        self.assertNotIn("\033", terminal.seen)
+
     def test_colours(self):
         for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
             terminal = Terminal([harness.PROGRAM, "nosuch"], self.environment(TERM="xterm", **environment))

@@ -3,7 +3,9 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
+import time
 import unittest
 
 import harness
@@ -64,6 +66,8 @@ class Usage(harness.Case):
     def test_contradictions(self):
         self.assert_error(2, ["not both"], "run", "-m", "none", "-p", "x", "-f", "y")
         self.assert_error(2, ["--raw"], "run", "-m", "none", "-p", "x", "--raw", "--system", "y")
+        self.assert_error(1, ["none"], "run", "-m", "none", "-p", "x", "--raw", SLUICE_SYSTEM="from elsewhere")
+        self.assert_error(2, ["--graph"], "info", "none", "--graph", "--json")
         self.assert_error(2, ["--logprobs needs --json"], "run", "-m", "none", "-p", "x", "--logprobs", "2")
         self.assert_error(2, ["not both"], "list", "--json", "--names")
 
@@ -250,6 +254,41 @@ class Store(harness.Case):
         self.assertEqual(self.output_json("info", "mine")["file_bytes"], size)
         self.assertEqual(self.output_json("rm", "mine"), {"removed": ["mine"]})
         self.assertEqual(self.output_json("list"), [])
+
+    def pull_with(self, script):
+        """Starts a pull whose python3 (which would run pip) is this shell script."""
+        folder = self.home / "bin"
+        folder.mkdir()
+        (folder / "python3").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "python3").chmod(0o755)
+        process = subprocess.Popen([harness.PROGRAM, "pull", "smollm2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   stdin=subprocess.DEVNULL,
+                                   env=self.environment(PATH=f"{folder}:{os.environ['PATH']}"))
+        self.addCleanup(process.kill)
+        return process
+
+    def assert_nothing_left(self):
+        left = [path for path in (self.home / "data").rglob("*") if not path.is_dir() and path.name != ".lock"]
+        self.assertEqual(left, [])
+        self.assertEqual(self.output_json("list"), [])
+
+    def test_interrupted_pull(self):
+        started = self.home / "started"
+        process = self.pull_with(f"touch {started}; exec sleep 60")
+        end = time.monotonic() + 20
+        while not started.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.communicate(timeout=20), (b"", b""))
+        self.assertEqual(process.returncode, 130)
+        self.assert_nothing_left()
+
+    def test_failed_pull(self):
+        process = self.pull_with("echo 'ERROR: no network here' >&2; exit 1")
+        output, errors = process.communicate(timeout=20)
+        self.assertEqual((process.returncode, output), (1, b""))
+        self.assertRegex(errors.decode(), r"^sluice: .*no network here.*\n$")
+        self.assert_nothing_left()
 
     def test_unknown_names(self):
         self.assert_error(1, ["nosuch", "smollm2"], "pull", "nosuch")

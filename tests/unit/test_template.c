@@ -5,10 +5,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "base/clock.h"
 #include "text/template.h"
 #include "vocab_file.h"
 
@@ -228,11 +228,11 @@ static void test_limits(void **state)
     for (size_t i = 0; i < SL_COUNTOF(hungry); i++) {
         sl_prompt prompt;
         sl_err err = {0};
-        int64_t begin = sl_clock_us();
+        clock_t begin = clock();
         sl_status status = render_text(hungry[i], NULL, 0, &prompt, &err);
         if (status != SL_ERR_LIMIT)
             fail_msg("%s: %s", hungry[i], status == SL_OK ? "no error" : err.message);
-        if (sl_clock_us() - begin > 20000000)
+        if (clock() - begin > 10 * CLOCKS_PER_SEC)
             fail_msg("%s takes too long", hungry[i]);
     }
     /* Nesting: refused at open, at any depth, without using the stack up. */

@@ -16,7 +16,6 @@
 #define SL_INLINE static inline __attribute__((always_inline))
 
 enum {
-    LINES = 8,                   /* of a group */
     ROW_BLOCK_BYTES = 256 << 10, /* activations that stay in L2 while the panels pass by */
     PREFETCH_BYTES = 4096,       /* ahead of the group at work, for few rows */
 };
@@ -58,52 +57,69 @@ SL_INLINE void rows_advance(rows *in, ptrdiff_t bytes)
         in->base[i] += bytes;
 }
 
-/* An instruction whose last operand is 4 bytes of row r at offset disp, broadcast to 16 lanes. Written as assembly
- * because GCC loads the broadcast separately (measured: a tenth slower) and keeps an address per row, which spills. */
+/* An instruction whose last operand is 4 bytes of row r at offset disp, broadcast to 16 lanes; r and disp are literals.
+ * Written as assembly because GCC would load the broadcast separately (measured: a tenth slower) and keep an address
+ * for each row, more than there are registers. */
+#define BROADCAST_AT(address, instruction, acc, vector, in, r, disp)                                                   \
+    __asm__(instruction " %c4" address "%{1to16%}, %1, %0"                                                             \
+            : "+v"(acc)                                                                                                \
+            : "v"(vector), "r"((in)->base[(r) / 3]), "r"((in)->stride), "i"(disp), "m"(*(in)->base[(r) / 3]))
 #define WITH_BROADCAST(instruction, acc, vector, in, r, disp)                                                          \
     do {                                                                                                               \
-        const char *base_ = (in)->base[(r) / 3];                                                                       \
+        if ((r) >= n_rows)                                                                                             \
+            break;                                                                                                     \
         if ((r) % 3 == 0)                                                                                              \
-            __asm__(instruction " %c4(%2)%{1to16%}, %1, %0"                                                            \
-                    : "+v"(acc)                                                                                        \
-                    : "v"(vector), "r"(base_), "r"((in)->stride), "i"(disp), "m"(*base_));                             \
+            BROADCAST_AT("(%2)", instruction, acc, vector, in, r, disp);                                               \
         else if ((r) % 3 == 1)                                                                                         \
-            __asm__(instruction " %c4(%2,%3)%{1to16%}, %1, %0"                                                         \
-                    : "+v"(acc)                                                                                        \
-                    : "v"(vector), "r"(base_), "r"((in)->stride), "i"(disp), "m"(*base_));                             \
+            BROADCAST_AT("(%2,%3)", instruction, acc, vector, in, r, disp);                                            \
         else                                                                                                           \
-            __asm__(instruction " %c4(%2,%3,2)%{1to16%}, %1, %0"                                                       \
-                    : "+v"(acc)                                                                                        \
-                    : "v"(vector), "r"(base_), "r"((in)->stride), "i"(disp), "m"(*base_));                             \
-    } while (0)
+            BROADCAST_AT("(%2,%3,2)", instruction, acc, vector, in, r, disp);                                          \
+    } while (0);
+/* The same for all rows of the tile; acc is an array, and so is vectors in EACH. */
+#define ROWS_WITH_BROADCAST(instruction, acc, vector, in, disp)                                                        \
+    WITH_BROADCAST(instruction, (acc)[0], vector, in, 0, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[1], vector, in, 1, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[2], vector, in, 2, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[3], vector, in, 3, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[4], vector, in, 4, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[5], vector, in, 5, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[6], vector, in, 6, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[7], vector, in, 7, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[8], vector, in, 8, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[9], vector, in, 9, disp)                                                         \
+    WITH_BROADCAST(instruction, (acc)[10], vector, in, 10, disp)                                                       \
+    WITH_BROADCAST(instruction, (acc)[11], vector, in, 11, disp)
+#define EACH_WITH_BROADCAST(instruction, acc, vectors, in, disp)                                                       \
+    WITH_BROADCAST(instruction, (acc)[0], (vectors)[0], in, 0, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[1], (vectors)[1], in, 1, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[2], (vectors)[2], in, 2, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[3], (vectors)[3], in, 3, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[4], (vectors)[4], in, 4, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[5], (vectors)[5], in, 5, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[6], (vectors)[6], in, 6, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[7], (vectors)[7], in, 7, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[8], (vectors)[8], in, 8, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[9], (vectors)[9], in, 9, disp)                                                   \
+    WITH_BROADCAST(instruction, (acc)[10], (vectors)[10], in, 10, disp)                                                \
+    WITH_BROADCAST(instruction, (acc)[11], (vectors)[11], in, 11, disp)
 
 SL_INLINE __m512 load_f16(const uint16_t *h)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)h));
 }
 
-/* isum[r] += lines [begin, begin + n) of a group times row r's bytes of it. */
-SL_INLINE void dot_lines(__m512i *isum, const layout *lay, const void *panel, size_t g, const rows *x, const int n_rows,
-                         const int begin, const int n)
-{
-#pragma GCC unroll 8
-    for (int i = 0; i < n; i++) {
-        /* Low and high nibbles of the same bytes follow each other: lines 0, 4, 1, 5, … of a whole group. */
-        const int at = n == LINES ? i / 2 + i % 2 * 4 : begin + i;
-        __m512i w = lay->line(panel, g, at);
-#pragma GCC unroll 12
-        for (int r = 0; r < n_rows; r++)
-            WITH_BROADCAST("vpdpbusd", isum[r], w, x, r, 4 * at);
-    }
-}
+/* isum[r] += line `at` of a group times row r's bytes of it. */
+#define DOT_LINE(at)                                                                                                   \
+    do {                                                                                                               \
+        const __m512i line_ = lay->line(panel, g, at);                                                                 \
+        ROWS_WITH_BROADCAST("vpdpbusd", isum, line_, x, 4 * (at))                                                      \
+    } while (0)
 
 /* isum[r] -= offset * half_sum of the halves that mask (-offset or 0 in each 16 bits) names. */
 SL_INLINE void take_offset(__m512i *isum, const rows *half_sum, const int n_rows, int mask)
 {
-    __m512i out = _mm512_set1_epi32(mask);
-#pragma GCC unroll 12
-    for (int r = 0; r < n_rows; r++)
-        WITH_BROADCAST("vpdpwssd", isum[r], out, half_sum, r, 0);
+    const __m512i out = _mm512_set1_epi32(mask);
+    ROWS_WITH_BROADCAST("vpdpwssd", isum, out, half_sum, 0)
 }
 
 /* Integer sums begin at the bits of M = 1.5 * 2^23: as floats they then are M + isum. */
@@ -118,11 +134,11 @@ SL_INLINE void start(__m512i *isum, const int n_rows)
 SL_INLINE void add_scaled(__m512 *acc, const __m512i *isum, __m512 d, const rows *scale, const int n_rows)
 {
     const __m512 less = _mm512_mul_ps(d, _mm512_set1_ps(-0x1.8p23f));
+    __m512 t[12];
 #pragma GCC unroll 12
-    for (int r = 0; r < n_rows; r++) {
-        __m512 t = _mm512_fmadd_ps(_mm512_castsi512_ps(isum[r]), d, less);
-        WITH_BROADCAST("vfmadd231ps", acc[r], t, scale, r, 0);
-    }
+    for (int r = 0; r < n_rows; r++)
+        t[r] = _mm512_fmadd_ps(_mm512_castsi512_ps(isum[r]), d, less);
+    EACH_WITH_BROADCAST("vfmadd231ps", acc, t, scale, 0)
 }
 
 /* One group; x, scale and last (sum or half_sum) stand at the group. */
@@ -133,24 +149,36 @@ SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size
     const int neg = -lay->offset;
     start(isum, n_rows);
     if (lay->form == FORM_HALVES) {
-        dot_lines(isum, lay, panel, g, x, n_rows, 0, 4);
+        DOT_LINE(0);
+        DOT_LINE(1);
+        DOT_LINE(2);
+        DOT_LINE(3);
         take_offset(isum, last, n_rows, neg & 0xffff);
         add_scaled(acc, isum, lay->factors(panel, g).d, scale, n_rows);
         start(isum, n_rows);
-        dot_lines(isum, lay, panel, g, x, n_rows, 4, 4);
+        DOT_LINE(4);
+        DOT_LINE(5);
+        DOT_LINE(6);
+        DOT_LINE(7);
         take_offset(isum, last, n_rows, (int)((uint32_t)neg << 16));
         add_scaled(acc, isum, lay->factors(panel, g).m, scale, n_rows);
         return;
     }
-    dot_lines(isum, lay, panel, g, x, n_rows, 0, LINES);
+    /* Low and high nibbles of the same bytes follow each other. */
+    DOT_LINE(0);
+    DOT_LINE(4);
+    DOT_LINE(1);
+    DOT_LINE(5);
+    DOT_LINE(2);
+    DOT_LINE(6);
+    DOT_LINE(3);
+    DOT_LINE(7);
     if (lay->offset)
         take_offset(isum, last, n_rows, (int)((uint32_t)neg << 16 | (neg & 0xffff)));
     factors f = lay->factors(panel, g);
     add_scaled(acc, isum, f.d, scale, n_rows);
     if (lay->form == FORM_AFFINE) {
-#pragma GCC unroll 12
-        for (int r = 0; r < n_rows; r++)
-            WITH_BROADCAST("vfmadd231ps", acc[r], f.m, last, r, 0);
+        ROWS_WITH_BROADCAST("vfmadd231ps", acc, f.m, last, 0)
     }
 }
 
