@@ -176,6 +176,12 @@ y
 {{ messages[0].role ~ ': ' ~ messages[0].content | trim ~ '!' }}
 {{ -1|abs }} {{ - 2 + 3 }} {{ not true == false }} {{ (1 if false else 2) + 3 }} {{ 2 * 3 ~ 4 }} {{ 1 ~ 2 * 3 ~ 'x' }}
 {{ 1 + 2 ~ 3 + 4 }}
+{{ 2.5 is odd }} {{ 3.0 is odd }} {{ -3 is odd }} {{ true is odd }} {{ 4.0 is even }} {{ 4.5 is divisibleby 2 }}
+{{ messages < messages }} {{ [1, {}] < [2, {}] }} {{ [missing] }} {{ true|abs }}
+{{ [{}] < [{1: 2}] }}
+{{ missing|int }}
+{{ (messages|length)[:1] }}
+{{ {}|indent }}
 {{ bos_token + eos_token }} {{ add_generation_prompt }} {{ tools is none }} {{ documents is defined }}
 {{ raise_exception('no: ' ~ messages[0].role) }}
 {{ [1].append(2) }}

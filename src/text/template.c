@@ -8,7 +8,7 @@
 
 #define MAX_SOURCE_BYTES ((size_t)1 << 20)
 #define MAX_OUTPUT_BYTES ((size_t)64 << 20)
-#define FUEL             INT64_C(20000000)
+#define FUEL             INT64_C(8000000)
 
 typedef enum flow { FLOW_ON, FLOW_BREAK, FLOW_CONTINUE } flow;
 

@@ -111,9 +111,7 @@ static sl_tvalue loop_attr(const sl_tloop *loop, const sl_bytes *name)
 sl_status sl_tvalue_attr(sl_trun *run, sl_tvalue value, const sl_bytes *name, sl_tvalue *out)
 {
     *out = sl_tvalue_undefined(name);
-    if (value.kind == SL_TV_UNDEFINED)
-        SL_TFAIL(run, SL_ERR_FORMAT, "'%.*s' is undefined", value.name ? (int)SL_MIN(value.name->n_bytes, 64) : 0,
-                 value.name ? value.name->bytes : "");
+    SL_TRY(sl_tvalue_need_defined(run, value));
     if (value.kind == SL_TV_DICT || value.kind == SL_TV_NAMESPACE) {
         SL_TRY(sl_trun_charge(run, 1 + value.dict->n / 8));
         const sl_tvalue *found = sl_tdict_find(value.dict, *name);
@@ -207,6 +205,7 @@ static sl_status slice_range(sl_trun *run, const sl_tvalue bounds[3], int64_t n,
 sl_status sl_tvalue_subscript(sl_trun *run, sl_tvalue value, const sl_tvalue bounds[3], sl_tvalue *out)
 {
     int64_t n, first = 0, end = 0, step = 1;
+    SL_TRY(sl_tvalue_need_defined(run, value));
     if (value.kind != SL_TV_STRING && !sl_tvalue_is_list(value))
         SL_TFAIL(run, SL_ERR_FORMAT, "'%s' object cannot be sliced", sl_tvalue_type_name(value));
     SL_TRY(sl_tvalue_length(run, value, &n));

@@ -1,6 +1,7 @@
 /* Filters on single values, tests, functions, and the look-up of all builtins. */
 #include "text/template_builtin.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -133,6 +134,7 @@ static sl_status filter_int(sl_trun *run, sl_tvalue self, const sl_targs *args, 
     double f;
     int64_t i;
     bool is_int;
+    SL_TRY(sl_tvalue_need_defined(run, self));
     if (!parse_number(self, &f, &i, &is_int) || (!is_int && !(f > -9e18 && f < 9e18)))
         *out = otherwise ? *otherwise : sl_tvalue_int(0);
     else
@@ -145,6 +147,7 @@ static sl_status filter_float(sl_trun *run, sl_tvalue self, const sl_targs *args
     const sl_tvalue *otherwise = sl_targs_get(args, 0, "default");
     int64_t i;
     bool is_int;
+    SL_TRY(sl_tvalue_need_defined(run, self));
     *out = (sl_tvalue){.kind = SL_TV_FLOAT};
     if (!parse_number(self, &out->f, &i, &is_int)) {
         out->f = 0;
@@ -155,11 +158,11 @@ static sl_status filter_float(sl_trun *run, sl_tvalue self, const sl_targs *args
 
 static sl_status filter_abs(sl_trun *run, sl_tvalue self, const sl_targs *args, sl_tvalue *out)
 {
-    *out = self;
+    *out = self.kind == SL_TV_BOOL ? sl_tvalue_int(self.b) : self;
     if (self.kind == SL_TV_FLOAT)
         out->f = self.f < 0 ? -self.f : self.f;
-    else if (self.kind == SL_TV_INT && self.i != INT64_MIN)
-        out->i = self.i < 0 ? -self.i : self.i;
+    else if (out->kind == SL_TV_INT && out->i != INT64_MIN)
+        out->i = out->i < 0 ? -out->i : out->i;
     else
         SL_TFAIL(run, SL_ERR_FORMAT, "abs takes a number");
     return SL_OK;
@@ -170,15 +173,16 @@ static sl_status filter_indent(sl_trun *run, sl_tvalue self, const sl_targs *arg
 {
     const sl_tvalue *width = sl_targs_get(args, 0, "width");
     bool first = sl_tvalue_truthy(*need(args, 1, "first")), blank = sl_tvalue_truthy(*need(args, 2, "blank"));
-    const sl_tstring *s, *prefix;
+    const sl_tstring *s = self.string, *prefix;
     sl_tbuffer spaces = {0}, buffer = {0};
     sl_tvalue lines;
+    if (self.kind != SL_TV_STRING)
+        SL_TFAIL(run, SL_ERR_FORMAT, "indent takes a string, not %s", sl_tvalue_type_name(self));
     int64_t n_spaces = width && width->kind == SL_TV_INT ? width->i : 4;
     for (int64_t i = 0; i < n_spaces; i++)
         SL_TRY(sl_tbuffer_add(run, &spaces, " ", 1, true));
     SL_TRY(sl_tbuffer_value(run, &spaces, &lines));
     prefix = width && width->kind == SL_TV_STRING ? width->string : lines.string;
-    SL_TRY(sl_tvalue_to_string(run, self, &s));
     SL_TRY(sl_tbuffer_add_string(run, &buffer, s, 0, s->n_bytes));
     SL_TRY(sl_tbuffer_add(run, &buffer, "\n", 1, true)); /* so that a last empty line counts as one */
     SL_TRY(sl_tbuffer_value(run, &buffer, &lines));
@@ -229,36 +233,35 @@ KIND_TEST(test_iterable, sl_tvalue_is_list(self) || self.kind == SL_TV_DICT || s
                              self.kind == SL_TV_UNDEFINED)
 KIND_TEST(test_callable, self.kind == SL_TV_MACRO)
 
-static sl_status remainder_of(sl_trun *run, sl_tvalue self, int64_t by, int64_t *out)
+/* self % by == remainder, with Python's sign. */
+static sl_status test_remainder(sl_trun *run, sl_tvalue self, int64_t by, int64_t remainder, sl_tvalue *out)
 {
-    if (self.kind != SL_TV_INT || by == 0)
-        SL_TFAIL(run, SL_ERR_FORMAT, "the test takes whole numbers");
-    *out = by == -1 ? 0 : self.i % by;
+    double f = fmod(self.kind == SL_TV_FLOAT ? self.f : 0, (double)by);
+    int64_t i = self.kind == SL_TV_INT ? self.i : self.kind == SL_TV_BOOL ? self.b : 0;
+    if ((self.kind != SL_TV_INT && self.kind != SL_TV_BOOL && self.kind != SL_TV_FLOAT) || by == 0)
+        SL_TFAIL(run, SL_ERR_FORMAT, "the test takes numbers, and none divides by zero");
+    i = by == -1 ? 0 : i % by;
+    *out = sl_tvalue_bool(self.kind == SL_TV_FLOAT ? f == (double)remainder || f + (double)by == (double)remainder
+                                                   : i == remainder || i + by == remainder);
     return SL_OK;
 }
 
 static sl_status test_even(sl_trun *run, sl_tvalue self, const sl_targs *args, sl_tvalue *out)
 {
-    int64_t remainder = 0;
-    SL_TRY(remainder_of(run, self, 2, &remainder));
-    *out = sl_tvalue_bool(remainder == 0);
-    return SL_OK;
+    return test_remainder(run, self, 2, 0, out);
 }
 
 static sl_status test_odd(sl_trun *run, sl_tvalue self, const sl_targs *args, sl_tvalue *out)
 {
-    SL_TRY(test_even(run, self, args, out));
-    out->b = !out->b;
-    return SL_OK;
+    return test_remainder(run, self, 2, 1, out);
 }
 
 static sl_status test_divisibleby(sl_trun *run, sl_tvalue self, const sl_targs *args, sl_tvalue *out)
 {
     const sl_tvalue *by = need(args, 0, "num");
-    int64_t remainder = 0;
-    SL_TRY(remainder_of(run, self, by->kind == SL_TV_INT ? by->i : 0, &remainder));
-    *out = sl_tvalue_bool(remainder == 0);
-    return SL_OK;
+    if (by->kind != SL_TV_INT)
+        SL_TFAIL(run, SL_ERR_FORMAT, "divisibleby takes a whole number");
+    return test_remainder(run, self, by->i, 0, out);
 }
 
 static sl_status test_eq(sl_trun *run, sl_tvalue self, const sl_targs *args, sl_tvalue *out)

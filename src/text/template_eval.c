@@ -122,13 +122,10 @@ static sl_status add_lists(sl_trun *run, sl_tvalue a, sl_tvalue b, sl_tvalue *ou
 static sl_status compute(sl_trun *run, sl_top op, sl_tvalue a, sl_tvalue b, sl_tvalue *out)
 {
     static const char *const names[] = {"+", "-", "*", "/", "//", "%", "**"};
-    const sl_tvalue *undefined = a.kind == SL_TV_UNDEFINED ? &a : b.kind == SL_TV_UNDEFINED ? &b : NULL;
     if (op == SL_OP_CONCAT)
         return make_strings(run, a, b, out);
-    if (undefined)
-        SL_TFAIL(run, SL_ERR_FORMAT, "'%.*s' is undefined",
-                 undefined->name ? (int)SL_MIN(undefined->name->n_bytes, 64) : 0,
-                 undefined->name ? undefined->name->bytes : "");
+    SL_TRY(sl_tvalue_need_defined(run, a));
+    SL_TRY(sl_tvalue_need_defined(run, b));
     bool numbers = (is_integer(a) || a.kind == SL_TV_FLOAT) && (is_integer(b) || b.kind == SL_TV_FLOAT);
     if (numbers && (a.kind == SL_TV_FLOAT || b.kind == SL_TV_FLOAT))
         return compute_floats(run, op, double_of(a), double_of(b), out);

@@ -9,9 +9,7 @@ static sl_status need_string(sl_trun *run, sl_tvalue self, const char *method)
 {
     if (self.kind == SL_TV_STRING)
         return SL_OK;
-    if (self.kind == SL_TV_UNDEFINED)
-        SL_TFAIL(run, SL_ERR_FORMAT, "'%.*s' is undefined", self.name ? (int)SL_MIN(self.name->n_bytes, 64) : 0,
-                 self.name ? self.name->bytes : "");
+    SL_TRY(sl_tvalue_need_defined(run, self));
     SL_TFAIL(run, SL_ERR_FORMAT, "'%s' object has no method '%s'", sl_tvalue_type_name(self), method);
 }
 
@@ -19,8 +17,7 @@ static sl_status need_dict(sl_trun *run, sl_tvalue self, const char *method)
 {
     if (self.kind == SL_TV_DICT)
         return SL_OK;
-    if (self.kind == SL_TV_UNDEFINED)
-        return need_string(run, self, method);
+    SL_TRY(sl_tvalue_need_defined(run, self));
     SL_TFAIL(run, SL_ERR_FORMAT, "'%s' object has no method '%s'", sl_tvalue_type_name(self), method);
 }
 

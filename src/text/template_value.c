@@ -269,6 +269,8 @@ static sl_status add_repr(sl_trun *run, sl_tbuffer *buffer, sl_tvalue value)
     SL_TRY(sl_trun_enter(run));
     if (value.kind == SL_TV_STRING)
         SL_TRY(add_quoted(run, buffer, value.string));
+    else if (value.kind == SL_TV_UNDEFINED)
+        SL_TRY(sl_tbuffer_add(run, buffer, "Undefined", 9, true));
     else
         SL_TRY(sl_tbuffer_add_value(run, buffer, value));
     run->depth--;
@@ -416,12 +418,24 @@ sl_status sl_tvalue_order(sl_trun *run, sl_tvalue a, sl_tvalue b, int *out)
     if (!sl_tvalue_is_list(a) || a.kind != b.kind)
         SL_TFAIL(run, SL_ERR_FORMAT, "'%s' and '%s' cannot be ordered", sl_tvalue_type_name(a), sl_tvalue_type_name(b));
     SL_TRY(sl_trun_enter(run));
-    for (size_t i = 0; *out == 0 && i < a.list->n && i < b.list->n; i++)
-        SL_TRY(sl_tvalue_order(run, a.list->items[i], b.list->items[i], out));
+    bool equal = true;
+    for (size_t i = 0; equal && i < a.list->n && i < b.list->n; i++) {
+        SL_TRY(sl_tvalue_equal(run, a.list->items[i], b.list->items[i], &equal));
+        if (!equal)
+            SL_TRY(sl_tvalue_order(run, a.list->items[i], b.list->items[i], out));
+    }
     run->depth--;
-    if (*out == 0)
+    if (equal)
         *out = a.list->n < b.list->n ? -1 : a.list->n > b.list->n;
     return SL_OK;
+}
+
+sl_status sl_tvalue_need_defined(sl_trun *run, sl_tvalue value)
+{
+    if (value.kind != SL_TV_UNDEFINED)
+        return SL_OK;
+    SL_TFAIL(run, SL_ERR_FORMAT, "'%.*s' is undefined", value.name ? (int)SL_MIN(value.name->n_bytes, 64) : 0,
+             value.name ? value.name->bytes : "");
 }
 
 const char *sl_tvalue_type_name(sl_tvalue value)

@@ -167,8 +167,10 @@ SL_WARN_UNUSED sl_status sl_tvalue_length(sl_trun *run, sl_tvalue value, int64_t
 /* value.name and value[key], as Jinja looks them up; undefined when there is nothing. */
 SL_WARN_UNUSED sl_status sl_tvalue_attr(sl_trun *run, sl_tvalue value, const sl_bytes *name, sl_tvalue *out);
 SL_WARN_UNUSED sl_status sl_tvalue_index(sl_trun *run, sl_tvalue value, sl_tvalue key, sl_tvalue *out);
-/* value[begin:end:step]; none or undefined for what is left out. */
+/* value[begin:end:step], none for what is left out. */
 SL_WARN_UNUSED sl_status sl_tvalue_subscript(sl_trun *run, sl_tvalue value, const sl_tvalue bounds[3], sl_tvalue *out);
+/* The error "'x' is undefined" for a value that is. */
+SL_WARN_UNUSED sl_status sl_tvalue_need_defined(sl_trun *run, sl_tvalue value);
 /* "str", "dict", … for messages. */
 const char *sl_tvalue_type_name(sl_tvalue value);
 

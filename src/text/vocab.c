@@ -133,14 +133,9 @@ static sl_status add_texts(sl_vocab *vocab, const sl_vocab_desc *desc, sl_err *e
         vocab->stored.offsets[i + 1] = at;
         vocab->bytes.offsets[i + 1] = at_bytes;
         sl_text_index_add(&vocab->by_stored, i);
+        if (sl_token_type_merges(type))
+            sl_text_index_add(&vocab->by_bytes, i);
     }
-    /* Normal tokens first: of two with the same bytes, text becomes the normal one. */
-    for (uint32_t i = 0; i < desc->n_tokens; i++)
-        if (vocab->types[i] == SL_TOKEN_NORMAL || vocab->types[i] == SL_TOKEN_UNDEFINED)
-            sl_text_index_add(&vocab->by_bytes, i);
-    for (uint32_t i = 0; i < desc->n_tokens; i++)
-        if (vocab->types[i] == SL_TOKEN_USER_DEFINED)
-            sl_text_index_add(&vocab->by_bytes, i);
     return SL_OK;
 }
 
@@ -177,8 +172,7 @@ static void find_byte_tokens(sl_vocab *vocab)
         sl_token_type type = (sl_token_type)vocab->types[i];
         size_t n_bytes;
         const char *bytes = sl_texts_at(&vocab->bytes, i, &n_bytes);
-        bool is_byte =
-            vocab->kind == SL_VOCAB_SPM ? type == SL_TOKEN_BYTE : type == SL_TOKEN_NORMAL || type == SL_TOKEN_UNDEFINED;
+        bool is_byte = vocab->kind == SL_VOCAB_SPM ? type == SL_TOKEN_BYTE : sl_token_type_merges(type);
         if (is_byte && n_bytes == 1 && vocab->byte_tokens[(unsigned char)bytes[0]] == SL_TOKEN_NONE)
             vocab->byte_tokens[(unsigned char)bytes[0]] = i;
     }
@@ -203,8 +197,8 @@ const sl_merge *sl_vocab_find_merge(const sl_vocab *vocab, uint32_t left, uint32
 static uint32_t find_mergeable(const sl_vocab *vocab, const char *text, size_t n_bytes)
 {
     uint32_t id = sl_text_index_find(&vocab->by_stored, text, n_bytes);
-    if (id != SL_TOKEN_NONE && !sl_token_type_is_text((sl_token_type)vocab->types[id]))
-        return SL_TOKEN_NONE; /* text must never add up to a control token */
+    if (id != SL_TOKEN_NONE && !sl_token_type_merges((sl_token_type)vocab->types[id]))
+        return SL_TOKEN_NONE; /* above all, text must never add up to a control token */
     return id;
 }
 
@@ -258,7 +252,7 @@ static sl_status add_scores(sl_vocab *vocab, const sl_vocab_desc *desc, sl_err *
     for (uint32_t i = 0; i < vocab->n_tokens; i++) {
         size_t n_bytes;
         const char *bytes = sl_texts_at(&vocab->bytes, i, &n_bytes);
-        for (size_t k = 1; sl_token_type_is_text((sl_token_type)vocab->types[i]) && k < n_bytes; k++)
+        for (size_t k = 1; sl_token_type_merges((sl_token_type)vocab->types[i]) && k < n_bytes; k++)
             if (bytes[k] == ' ' && bytes[k - 1] != ' ')
                 vocab->space_joins[(unsigned char)bytes[k - 1]] = true;
     }

@@ -25,7 +25,7 @@ struct sl_vocab {
     uint8_t *ends;             /* bit set of n_tokens: tokens that end a generation */
     sl_texts stored, bytes;    /* as in the file, and as they stand in a text */
     sl_text_index by_stored;   /* all tokens by stored text */
-    sl_text_index by_bytes;    /* tokens that ordinary text may become, by bytes */
+    sl_text_index by_bytes;    /* tokens that merging may make, by bytes */
     uint32_t byte_tokens[256]; /* token of one byte; SL_TOKEN_NONE where the vocabulary has none */
     sl_special special;        /* control and user-defined tokens */
     /* BPE */
@@ -37,10 +37,10 @@ struct sl_vocab {
     bool space_joins[256]; /* bytes that some token has right before a space that is not its first byte */
 };
 
-/* True when ordinary, untrusted text may become a token of this type. */
-static inline bool sl_token_type_is_text(sl_token_type type)
+/* True for a token that merging may make. User-defined tokens are none: they are found in the text before any merging. */
+static inline bool sl_token_type_merges(sl_token_type type)
 {
-    return type == SL_TOKEN_NORMAL || type == SL_TOKEN_USER_DEFINED || type == SL_TOKEN_UNDEFINED;
+    return type == SL_TOKEN_NORMAL || type == SL_TOKEN_UNDEFINED;
 }
 
 /* Slot of the merge of (left, right), empty when there is none. */

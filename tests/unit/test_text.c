@@ -248,6 +248,44 @@ static void test_spans(void **state)
     sl_vocab_close(vocab);
 }
 
+/* A user-defined token's text that a span border cuts is ordinary text, and comes back with the space behind it. */
+static void test_cut_user_defined(void **state)
+{
+    (void)state;
+    const sl_bytes tokens[] = {{"\n\n", 2}, {"\n", 1}, {"\xe2\x96\x81", 3}, {"a", 1}};
+    const int32_t types[] = {SL_TOKEN_USER_DEFINED, SL_TOKEN_NORMAL, SL_TOKEN_NORMAL, SL_TOKEN_NORMAL};
+    const sl_vocab_desc desc = {.kind = SL_VOCAB_SPM,
+                                .n_tokens = 4,
+                                .tokens = tokens,
+                                .types = types,
+                                .bos = -1,
+                                .eos = -1,
+                                .eot = -1,
+                                .unk = -1,
+                                .pad = -1,
+                                .add_space_prefix = true};
+    sl_span cut[] = {{"\n", 1, false}, {"\n a", 3, true}}, whole = {"\n\n a", 4, false};
+    sl_vocab *vocab;
+    sl_tokens ids = {0};
+    char *text;
+    size_t n_bytes;
+    assert_int_equal(sl_vocab_open(&desc, &vocab, NULL), SL_OK);
+    assert_int_equal(sl_tokenize(vocab, cut, 2, 0, &ids, NULL), SL_OK);
+    assert_int_equal(ids.n, 5); /* space prefix, two line ends, space, letter */
+    assert_int_equal(sl_detokenize(vocab, ids.ids, ids.n, 0, &text, &n_bytes, NULL), SL_OK);
+    assert_string_equal(text, "\n\n a");
+    free(text);
+    ids.n = 0;
+    assert_int_equal(sl_tokenize(vocab, &whole, 1, 0, &ids, NULL), SL_OK);
+    assert_int_equal(ids.n, 4);
+    assert_int_equal(ids.ids[0], 0);
+    assert_int_equal(sl_detokenize(vocab, ids.ids, ids.n, 0, &text, &n_bytes, NULL), SL_OK);
+    assert_string_equal(text, "\n\n a");
+    free(text);
+    sl_tokens_free(&ids);
+    sl_vocab_close(vocab);
+}
+
 /* BOS is added once, whether or not the text brings it; untrusted text cannot bring it. */
 static void test_bos(void **state)
 {
@@ -431,11 +469,21 @@ static void test_pre_tokenizers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gpt_2),       cmocka_unit_test(test_smollm2),        cmocka_unit_test(test_llama_bpe),
-        cmocka_unit_test(test_qwen2),       cmocka_unit_test(test_deepseek_llm),   cmocka_unit_test(test_falcon),
-        cmocka_unit_test(test_llama_spm),   cmocka_unit_test(test_phi_3),          cmocka_unit_test(test_spans),
-        cmocka_unit_test(test_bos),         cmocka_unit_test(test_missing_bytes),  cmocka_unit_test(test_stream),
-        cmocka_unit_test(test_open_errors), cmocka_unit_test(test_pre_tokenizers),
+        cmocka_unit_test(test_gpt_2),
+        cmocka_unit_test(test_smollm2),
+        cmocka_unit_test(test_llama_bpe),
+        cmocka_unit_test(test_qwen2),
+        cmocka_unit_test(test_deepseek_llm),
+        cmocka_unit_test(test_falcon),
+        cmocka_unit_test(test_llama_spm),
+        cmocka_unit_test(test_phi_3),
+        cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_cut_user_defined),
+        cmocka_unit_test(test_bos),
+        cmocka_unit_test(test_missing_bytes),
+        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_open_errors),
+        cmocka_unit_test(test_pre_tokenizers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
