@@ -1,6 +1,7 @@
 """The interactive chat, through a pseudo-terminal. Arguments: the program and a tiny model; without one, the pulled
 smollm2 is taken for the case that needs a real one."""
 
+import codecs
 import os
 import pty
 import re
@@ -21,6 +22,7 @@ class Terminal:
                                         start_new_session=True, preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)))
         os.close(slave)
         self.seen = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")  # a read may end inside a character
 
     def read(self, seconds):
         """Adds what comes within the time; false at the end."""
@@ -30,7 +32,7 @@ class Terminal:
             data = os.read(self.master, 65536)
         except OSError:  # the other side is closed
             return False
-        self.seen += data.decode(errors="replace")
+        self.seen += self.decoder.decode(data)
         return bool(data)
 
     def expect(self, pattern, seconds=60):
