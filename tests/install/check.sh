@@ -41,10 +41,12 @@ export PKG_CONFIG_PATH="$usr/lib/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$stage"
 ${CC:-cc} $flags "$stage/user.c" $(pkg-config --cflags --libs sluice) -o "$stage/user_shared"
 LD_LIBRARY_PATH="$usr/lib" "$stage/user_shared" >/dev/null || fail "a program with the shared library does not run"
 readelf -d "$stage/user_shared" | grep -q 'NEEDED.*libsluice\.so\.[0-9]' || fail "the SONAME has no version"
-# The system's own libraries are not below the stage, so the sysroot is set aside for the static case.
+# The static case: libsluice.a with the system's shared libraries, those that the .pc file names. They are not below the
+# stage, so the sysroot is set aside; --static would ask for what libzip itself is made of, which need not be installed.
+needs=$(pkg-config --print-requires-private sluice)
 # shellcheck disable=SC2046,SC2086
 ${CC:-cc} $flags -I"$usr/include" "$stage/user.c" "$usr/lib/libsluice.a" \
-    $(PKG_CONFIG_SYSROOT_DIR='' pkg-config --static --libs-only-l sluice | sed 's/-lsluice//') -o "$stage/user_static"
+    $(PKG_CONFIG_SYSROOT_DIR='' pkg-config --libs $needs) -lm -pthread -o "$stage/user_static"
 "$stage/user_static" >/dev/null || fail "a program with the static library does not run"
 
 make -s uninstall DESTDIR="$stage" PREFIX=/usr/local LIBDIR=lib >/dev/null
