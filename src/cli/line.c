@@ -133,6 +133,8 @@ const char *sl_line_read(sl_line *line)
     HistEvent event;
     int n = 0;
     el_resize(line->editor);
+    /* el_gets shows the prompt first; a Ctrl-D that came before raw mode would then be read as a NUL. */
+    el_set(line->editor, EL_PREP_TERM, 1);
     const char *text = el_gets(line->editor, &n);
     if (text == NULL || n <= 0 || sl_interrupts() > 0)
         return NULL;

@@ -57,15 +57,6 @@ class Terminal:
             self.read(0.1)
         return self.process.poll()
 
-    def leave(self, key):
-        """Presses key and gives the exit code. A key that comes while the prompt is printed but the terminal not yet in
-        raw mode is lost, as it is for a person, who presses it again."""
-        for _ in range(10):
-            self.send("\x15" + key)  # on an empty line
-            if self.finish(3) is not None:
-                break
-        return self.process.poll()
-
     def close(self):
         self.process.kill()
         self.process.wait()
@@ -109,7 +100,8 @@ class Chat(ChatCase):
         chat.expect(r"> $")
         chat.send("Hello there.\n")
         self.assertEqual(count(chat.expect(r"prompt (\d+) tokens.*> $")), count(first))
-        self.assertEqual(chat.leave("\x04"), 0)
+        chat.send("\x04")
+        self.assertEqual(chat.finish(), 0)
         history = self.home / "state" / "sluice" / "history"
         self.assertEqual(history.stat().st_mode & 0o777, 0o600)
         self.assertEqual(os.listdir(history.parent), ["history"])
@@ -125,6 +117,8 @@ class Chat(ChatCase):
         chat.expect(r"sluice: the conversation has \d+ tokens.*room for 60.*/clear.*> $")
         chat.send("/clear\n")
         chat.expect(r"> $")
+        chat.send("\x04")
+        self.assertEqual(chat.finish(), 0)
 
     def test_interrupt_at_prompt(self):
         chat = self.start()
