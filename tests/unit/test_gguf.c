@@ -10,12 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "base/clock.h"
 #include "file/gguf_writer.h"
 
 static char folder[] = "/tmp/sluice-gguf-XXXXXX";
@@ -737,14 +737,14 @@ static void test_many(void **state)
         }
         sl_gguf *g = NULL;
         sl_err err = {0};
-        int64_t start = sl_clock_us();
+        clock_t start = clock();
         sl_status status = sl_gguf_open_memory(bytes, ROOM + 64, 0, &g, &err);
         assert_int_equal(status, tensors ? SL_ERR_FORMAT : SL_OK);
         assert_non_null(strstr(tensors ? err.message : "overlap", "overlap"));
         if (!tensors)
             assert_int_equal(sl_gguf_n_values(g), N);
         sl_gguf_close(g);
-        assert_true(sl_clock_us() - start < 5000000);
+        assert_true(clock() - start < 10 * CLOCKS_PER_SEC); /* CPU time: quadratic work would take minutes */
     }
     free(bytes);
 }
