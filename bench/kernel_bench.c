@@ -31,7 +31,9 @@ static void run_job(void *user, int index, int n_threads)
     const job *j = user;
     size_t begin, end;
     sl_threads_share(j->args.weight->n_panels, index, n_threads, &begin, &end);
-    j->kernels->matmul[j->args.weight->layout](&j->args, 0, j->n_rows, begin, end);
+    sl_matmul args = j->args;
+    args.scratch = (char *)j->args.scratch + (size_t)index * SL_MATMUL_SCRATCH_BYTES;
+    j->kernels->matmul[args.weight->layout](&args, 0, j->n_rows, begin, end);
 }
 
 /* Nanoseconds a run: the average over a slice of time, each run with the next copy of the weights. */
@@ -67,9 +69,11 @@ static void bench_shape(sl_threads *pool, sl_level level, sl_type type, shape s,
     size_t bytes = weight.n_panels * weight.panel_bytes, max_rows = row_counts[SL_COUNTOF(row_counts) - 1];
     size_t stride = weight.act == SL_ACT_Q8 ? sl_q8_row_bytes(s.n_in) : s.n_in * sizeof(float);
     void *x = zeroed(stride * max_rows), *y = zeroed(s.n_out * max_rows * sizeof(float));
+    size_t scratch_bytes = (size_t)sl_threads_count(pool) * SL_MATMUL_SCRATCH_BYTES;
+    void *scratch = zeroed(scratch_bytes);
     printf("%-11s %-5s %6zu x %-5zu", sl_level_name(level), sl_type_get((uint32_t)type)->name, s.n_out, s.n_in);
     for (size_t i = 0; i < SL_COUNTOF(row_counts); i++) {
-        job j = {sl_kernels_get(level), {&weight, x, stride, y, s.n_out, NULL}, row_counts[i]};
+        job j = {sl_kernels_get(level), {&weight, x, stride, y, s.n_out, NULL, scratch}, row_counts[i]};
         double ns = run_ns(pool, &j, &weight, weights);
         printf("  %4zu: %7.1f", j.n_rows, 2.0 * (double)(j.n_rows * s.n_out * s.n_in) / ns);
         if (j.n_rows == 1)
@@ -79,6 +83,7 @@ static void bench_shape(sl_threads *pool, sl_level level, sl_type type, shape s,
     fflush(stdout);
     sl_pages_free(x, stride * max_rows);
     sl_pages_free(y, s.n_out * max_rows * sizeof(float));
+    sl_pages_free(scratch, scratch_bytes);
 }
 
 static void bench_threads(int n_threads, sl_level level)

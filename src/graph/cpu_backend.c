@@ -43,6 +43,11 @@ static void *value_row(const sl_context *context, int value, size_t row)
     return context->arena + context->offsets[value] + (v->domain == SL_DOMAIN_ONE ? 0 : row * sl_value_row_bytes(v));
 }
 
+static void *worker_scratch(const sl_context *context, int index)
+{
+    return context->scratch + (size_t)index * context->scratch_stride;
+}
+
 /* ---- row-wise steps ---- */
 
 static void rope_table_row(const sl_context *context, const sl_node *node, uint32_t position, float *out)
@@ -112,8 +117,8 @@ static void run_rows(const sl_context *context, const sl_step *step, int index, 
 
 /* ---- matmul steps ---- */
 
-static void matmul_range(const sl_context *context, const sl_node *node, size_t row_begin, size_t row_end,
-                         size_t panel_begin, size_t panel_end)
+static void matmul_panels(const sl_context *context, const sl_node *node, size_t n_rows, size_t panel_begin,
+                          size_t panel_end, void *scratch)
 {
     const sl_graph *graph = &context->plan->graph;
     const sl_weight *weight = &graph->weights[node->weight].weight;
@@ -124,36 +129,25 @@ static void matmul_range(const sl_context *context, const sl_node *node, size_t 
         .y = value_row(context, node->output, 0),
         .y_stride_elems = sl_value_row_bytes(&graph->values[node->output]) / sizeof(float),
         .bias = node->inputs[1] == SL_NONE ? NULL : value_row(context, node->inputs[1], 0),
+        .scratch = scratch,
     };
-    context->plan->kernels->matmul[weight->layout](&args, row_begin, row_end, panel_begin, panel_end);
-}
-
-/* Rows of activations that stay in the L2 cache while a worker's panels pass over them. */
-static size_t row_block(const sl_context *context, const sl_step *step)
-{
-    const sl_graph *graph = &context->plan->graph;
-    size_t bytes = sl_value_row_bytes(&graph->values[graph->nodes[step->begin].inputs[0]]);
-    size_t rows = ((size_t)768 << 10) / bytes;
-    return rows < 48 ? 48 : rows;
+    context->plan->kernels->matmul[weight->layout](&args, 0, n_rows, panel_begin, panel_end);
 }
 
 static void run_matmul(const sl_context *context, const sl_step *step, int index, int n_threads)
 {
     const sl_graph *graph = &context->plan->graph;
-    size_t n_panels = 0, begin, end, n_rows = domain_rows(context, step->domain), block = row_block(context, step);
+    size_t n_panels = 0, first = 0, begin, end, n_rows = domain_rows(context, step->domain);
     for (int i = step->begin; i < step->end; i++)
         n_panels += graph->weights[graph->nodes[i].weight].weight.n_panels;
     sl_threads_share(n_panels, index, n_threads, &begin, &end);
-    for (size_t row = 0; row < n_rows; row += block) {
-        size_t first = 0;
-        for (int i = step->begin; i < step->end; i++) {
-            const sl_node *node = &graph->nodes[i];
-            size_t n = graph->weights[node->weight].weight.n_panels;
-            size_t from = SL_MAX(begin, first), to = SL_MIN(end, first + n);
-            if (from < to)
-                matmul_range(context, node, row, SL_MIN(row + block, n_rows), from - first, to - first);
-            first += n;
-        }
+    for (int i = step->begin; i < step->end; i++) {
+        const sl_node *node = &graph->nodes[i];
+        size_t n = graph->weights[node->weight].weight.n_panels;
+        size_t from = SL_MAX(begin, first), to = SL_MIN(end, first + n);
+        if (from < to)
+            matmul_panels(context, node, n_rows, from - first, to - first, worker_scratch(context, index));
+        first += n;
     }
 }
 
@@ -175,7 +169,7 @@ static void run_attention(const sl_context *context, const sl_step *step, int in
         .scale = node->factor,
         .kv = context->kv[node->layer],
     };
-    void *scratch = context->scratch + (size_t)index * context->scratch_stride;
+    void *scratch = worker_scratch(context, index);
     /* Later tiles of a prompt see more positions: taking turns balances the load. */
     uint64_t n_tasks = (uint64_t)context->n_tiles * layer->n_kv_heads;
     for (uint64_t task = (uint64_t)index; task < n_tasks; task += (uint64_t)n_threads)
@@ -296,7 +290,7 @@ static sl_status cpu_run(sl_context *context, const sl_batch *batch, sl_err *err
 
 static size_t scratch_stride(const sl_plan *plan)
 {
-    size_t most = 64;
+    size_t most = SL_MATMUL_SCRATCH_BYTES;
     for (int i = 0; i < plan->graph.n_nodes; i++) {
         const sl_node *node = &plan->graph.nodes[i];
         if (node->op != SL_OP_ATTENTION)

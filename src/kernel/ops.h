@@ -94,7 +94,9 @@ typedef struct sl_matmul {
     float *y;
     size_t y_stride_elems;
     const float *bias; /* n_rows, or NULL; added last */
+    void *scratch;     /* SL_MATMUL_SCRATCH_BYTES, 64-byte aligned, of this worker alone */
 } sl_matmul;
+enum { SL_MATMUL_SCRATCH_BYTES = 1 << 20 };
 typedef void sl_matmul_fn(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin,
                           size_t panel_end);
 

@@ -258,12 +258,14 @@ static void check_matmul_shape(const line *l, sl_layout layout, const sl_kernels
     float *want = malloc(n_rows * n_out * sizeof *want), *bias = malloc(n_out * sizeof *bias);
     for (size_t i = 0; i < n_out; i++)
         bias[i] = random_float();
-    sl_matmul args = {&weight, x.x, x.stride_bytes, want, n_out, random_below(2) ? bias : NULL};
+    guarded scratch = guarded_alloc(SL_MATMUL_SCRATCH_BYTES, 0);
+    sl_matmul args = {&weight, x.x, x.stride_bytes, want, n_out, random_below(2) ? bias : NULL, scratch.data};
     base->matmul[layout](&args, 0, n_rows, 0, weight.n_panels);
     args.y = NULL;
     for (int i = 0; i < 2; i++)
         compare_pieces(l, &args, k->matmul[layout], want, n_rows);
     expect(guarded_free(&x.memory), l, "activations' guard bytes", n_out, n_cols);
+    expect(guarded_free(&scratch), l, "the scratch's guard bytes", n_out, n_cols);
     weight_free(&weight);
     free(source), free(want), free(bias);
 }
@@ -280,6 +282,8 @@ static void check_matmul(const line *l, sl_layout layout, const sl_kernels *base
     for (size_t n_rows = 1; n_rows <= 40; n_rows++)
         check_matmul_shape(l, layout, base, k, n_rows, 1 + random_below(40), unit > 1 ? SL_MAX(unit, 96u) : 101);
     check_matmul_shape(l, layout, base, k, 130, 20, unit > 32 ? unit : unit * 3);
+    /* More columns, and more rows of them, than a kernel may want to hold at once. */
+    check_matmul_shape(l, layout, base, k, 300, 33, (4096 / unit + 1) * unit);
 }
 
 typedef void check_fn(const line *l, const sl_kernels *base, const sl_kernels *k);

@@ -75,10 +75,11 @@ static void check_level(sl_level level, sl_type type)
         float *y = malloc(n_rows * n_out * sizeof *y), *bias = malloc(n_out * sizeof *bias);
         for (size_t o = 0; o < n_out; o++)
             bias[o] = random_float();
-        sl_matmul args = {&w, x.x, x.stride_bytes, y, n_out, bias};
+        guarded scratch = guarded_alloc(SL_MATMUL_SCRATCH_BYTES, 0);
+        sl_matmul args = {&w, x.x, x.stride_bytes, y, n_out, bias, scratch.data};
         sl_kernels_get(level)->matmul[w.layout](&args, 0, n_rows, 0, w.n_panels);
         check_outputs(&w, source, &x, n_rows, y, bias);
-        assert_true(guarded_free(&x.memory));
+        assert_true(guarded_free(&x.memory) && guarded_free(&scratch));
         weight_free(&w);
         free(source), free(y), free(bias);
     }

@@ -104,15 +104,20 @@ SL_INLINE factors factors_q6_k(const void *panel, size_t g)
 }
 
 #define MATMUL(name, ...)                                                                                              \
+    static void name##_unpack(const void *panel, size_t first, size_t n, sl_vnni_group *out)                           \
+    {                                                                                                                  \
+        const layout lay = {__VA_ARGS__};                                                                              \
+        unpack_groups(&lay, panel, first, n, out);                                                                     \
+    }                                                                                                                  \
     void name(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end)           \
     {                                                                                                                  \
         const layout lay = {__VA_ARGS__};                                                                              \
-        matmul(args, row_begin, row_end, panel_begin, panel_end, &lay);                                                \
+        matmul(args, row_begin, row_end, panel_begin, panel_end, &lay, name##_unpack);                                 \
     }
 
-MATMUL(sl_matmul_q4_0_avx512vnni, FORM_SYMMETRIC, 8, sizeof(sl_unit_q4_0), line_q4_0, factors_q4_0)
-MATMUL(sl_matmul_q4_1_avx512vnni, FORM_AFFINE, 0, sizeof(sl_unit_q4_1), line_q4_1, factors_q4_1)
-MATMUL(sl_matmul_q5_0_avx512vnni, FORM_SYMMETRIC, 16, sizeof(sl_unit_q5_0), line_q5_0, factors_q5_0)
-MATMUL(sl_matmul_q8_0_avx512vnni, FORM_SYMMETRIC, 128, sizeof(sl_unit_q8_0), line_q8_0, factors_q8_0)
-MATMUL(sl_matmul_q4_k_avx512vnni, FORM_AFFINE, 0, sizeof(sl_unit_q4_k) / 8, line_q4_k, factors_q4_k)
-MATMUL(sl_matmul_q6_k_avx512vnni, FORM_HALVES, 32, sizeof(sl_unit_q6_k) / 8, line_q6_k, factors_q6_k)
+MATMUL(sl_matmul_q4_0_avx512vnni, SL_VNNI_SYMMETRIC, 8, sizeof(sl_unit_q4_0), line_q4_0, factors_q4_0)
+MATMUL(sl_matmul_q4_1_avx512vnni, SL_VNNI_AFFINE, 0, sizeof(sl_unit_q4_1), line_q4_1, factors_q4_1)
+MATMUL(sl_matmul_q5_0_avx512vnni, SL_VNNI_SYMMETRIC, 16, sizeof(sl_unit_q5_0), line_q5_0, factors_q5_0)
+MATMUL(sl_matmul_q8_0_avx512vnni, SL_VNNI_SYMMETRIC, 128, sizeof(sl_unit_q8_0), line_q8_0, factors_q8_0)
+MATMUL(sl_matmul_q4_k_avx512vnni, SL_VNNI_AFFINE, 0, sizeof(sl_unit_q4_k) / 8, line_q4_k, factors_q4_k)
+MATMUL(sl_matmul_q6_k_avx512vnni, SL_VNNI_HALVES, 32, sizeof(sl_unit_q6_k) / 8, line_q6_k, factors_q6_k)

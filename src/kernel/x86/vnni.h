@@ -7,29 +7,18 @@
 #ifndef SL_KERNEL_X86_VNNI_H
 #define SL_KERNEL_X86_VNNI_H
 
-#include "kernel/kernels.h"
-#include "kernel/panel.h"
+#include "kernel/x86/many.h"
 
-#include <immintrin.h>
-#include <string.h>
-
-#define SL_INLINE static inline __attribute__((always_inline))
-
-enum {
-    ROW_BLOCK_BYTES = 256 << 10, /* activations that stay in L2 while the panels pass by */
-    PREFETCH_BYTES = 4096,       /* ahead of the group at work, for few rows */
-};
+enum { PREFETCH_BYTES = 4096 }; /* ahead of the group at work, for few rows */
 
 /* d: factor of isum; m: of the activations' sum (AFFINE), or of the second half's isum (HALVES). */
 typedef struct factors {
     __m512 d, m;
 } factors;
 
-typedef enum form { FORM_SYMMETRIC, FORM_AFFINE, FORM_HALVES } form;
-
 /* A layout; constant where the functions below are inlined, so nothing of it remains at run time. */
 typedef struct layout {
-    form form;
+    sl_vnni_form form;
     int offset;         /* of the unsigned integers, to be taken out */
     size_t group_bytes; /* of a panel, on average */
     __m512i (*line)(const void *panel, size_t group, int line);
@@ -148,7 +137,7 @@ SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size
     __m512i isum[12];
     const int neg = -lay->offset;
     start(isum, n_rows);
-    if (lay->form == FORM_HALVES) {
+    if (lay->form == SL_VNNI_HALVES) {
         DOT_LINE(0);
         DOT_LINE(1);
         DOT_LINE(2);
@@ -177,7 +166,7 @@ SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size
         take_offset(isum, last, n_rows, (int)((uint32_t)neg << 16 | (neg & 0xffff)));
     factors f = lay->factors(panel, g);
     add_scaled(acc, isum, f.d, scale, n_rows);
-    if (lay->form == FORM_AFFINE) {
+    if (lay->form == SL_VNNI_AFFINE) {
         ROWS_WITH_BROADCAST("vfmadd231ps", acc, f.m, last, 0)
     }
 }
@@ -192,7 +181,7 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
     rows scale = x;
     rows_advance(&scale, (ptrdiff_t)w->n_cols);
     /* From the scale on: sums after n_groups floats, half sums after twice as many. */
-    const ptrdiff_t to_last = (ptrdiff_t)((lay->form == FORM_AFFINE ? 1 : 2) * n_groups * sizeof(float));
+    const ptrdiff_t to_last = (ptrdiff_t)((lay->form == SL_VNNI_AFFINE ? 1 : 2) * n_groups * sizeof(float));
     __m512 acc[12];
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++)
@@ -237,16 +226,35 @@ SL_INLINE void panel_rows(const sl_matmul *args, const layout *lay, size_t row, 
         tile(args, lay, row, panel, 1);
 }
 
-SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
-                      const layout *lay)
+/* Groups [first, first + n) of a panel for the kernel of many rows. */
+SL_INLINE void unpack_groups(const layout *lay, const void *panel, size_t first, size_t n, sl_vnni_group *out)
 {
-    size_t block = ROW_BLOCK_BYTES / args->x_stride_bytes / 24 * 24;
-    block = block ? block : 24;
-    for (size_t row = row_begin; row < row_end; row += block) {
-        size_t end = row_end - row < block ? row_end : row + block;
-        for (size_t panel = panel_begin; panel < panel_end; panel++)
-            panel_rows(args, lay, row, end, panel);
+    const __m512 magic = _mm512_set1_ps(-0x1.8p23f);
+    for (size_t g = first; g < first + n; g++, out++) {
+#pragma GCC unroll 8
+        for (int at = 0; at < 8; at++)
+            _mm512_store_si512(out->lines[at], lay->line(panel, g, at));
+        factors f = lay->factors(panel, g);
+        _mm512_store_ps(out->d[0], f.d);
+        _mm512_store_ps(out->less[0], _mm512_mul_ps(f.d, magic));
+        if (lay->form == SL_VNNI_HALVES) {
+            _mm512_store_ps(out->d[1], f.m);
+            _mm512_store_ps(out->less[1], _mm512_mul_ps(f.m, magic));
+        } else if (lay->form == SL_VNNI_AFFINE) {
+            _mm512_store_ps(out->m, f.m);
+        }
     }
+}
+
+SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
+                      const layout *lay, sl_vnni_unpack_fn *unpack)
+{
+    if (row_end - row_begin >= SL_VNNI_MANY_ROWS) {
+        sl_vnni_matmul_many(args, row_begin, row_end, panel_begin, panel_end, lay->form, lay->offset, unpack);
+        return;
+    }
+    for (size_t panel = panel_begin; panel < panel_end; panel++)
+        panel_rows(args, lay, row_begin, row_end, panel);
 }
 
 #endif

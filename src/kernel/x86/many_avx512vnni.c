@@ -1,0 +1,244 @@
+/* Many rows of int8 activations by quantized panels with AVX-512 VNNI: prefill and large batches. The arithmetic is that
+ * of ref/matmul_quant.c, bit by bit.
+ *
+ * Both operands are first brought into the form that the inner loop wants. Activations are copied tile by tile, so that
+ * all a group of a tile needs lies together (record); the offset of a symmetric type becomes the value its integer sum
+ * starts from, which costs nothing later. A panel's columns are unpacked to bytes with float factors (group) once for
+ * all rows. The inner loop is then the same for every layout: 6 rows by 2 panels, 12 integer and 12 float sums in
+ * registers, each broadcast of 4 activations used for both panels. That is 8 vpdpbusd, 2 or 3 fma and no more work for
+ * the vector units per row, panel and group, and fewer loads than these. */
+#include "kernel/x86/many.h"
+
+enum {
+    MANY_COLS = 2048,        /* columns at once: what a worker's L2 cache holds with as many rows as X_BYTES gives */
+    X_BYTES = 768 << 10,     /* of the scratch, for activations */
+    TILE_ROWS = 6,           /* at most, in registers */
+    TILE_PANELS = 2,         /* the same */
+    GROUPS = MANY_COLS / 32, /* at once */
+};
+_Static_assert(X_BYTES + TILE_PANELS * GROUPS * sizeof(sl_vnni_group) <= SL_MATMUL_SCRATCH_BYTES, "scratch");
+
+/* One group of one row. */
+typedef struct record {
+    int8_t q[SL_GROUP];
+    int32_t start[2]; /* of the integer sums: bits of 1.5 * 2^23, less the offset's share; HALVES: one for each half */
+    float scale, sum;
+} record;
+_Static_assert(sizeof(record) == 48, "a group of 6 rows spans 288 bytes");
+
+typedef struct job {
+    const sl_matmul *args;
+    sl_vnni_form form;
+    int offset;
+    size_t col, n_groups; /* columns at work: from col on */
+    size_t row, n_rows;   /* rows at work */
+    record *x;            /* tile after tile: [group][row of the tile] */
+    sl_vnni_group *w;     /* [TILE_PANELS][GROUPS] */
+} job;
+
+/* Rows of the next tile when `left` (4, 5, 6 or at least 8) are left: sixes, but what remains must be one of those. */
+static size_t tile_rows(size_t left)
+{
+    return left >= 16 || left == 12 || left == 11 || left == 10 || left == 6  ? 6
+           : left == 15 || left == 14 || left == 13 || left == 9 || left == 5 ? 5
+                                                                              : 4;
+}
+
+static void load_record(const job *j, const char *row, size_t group, record *out)
+{
+    size_t n_cols = j->args->weight->n_cols, g = j->col / SL_GROUP + group;
+    const int16_t *half = sl_q8_half_sum(row, n_cols) + 2 * g;
+    memcpy(out->q, row + g * SL_GROUP, SL_GROUP);
+    out->scale = sl_q8_scale(row, n_cols)[g];
+    out->sum = sl_q8_sum(row, n_cols)[g];
+    int32_t first = j->offset * half[0], second = j->offset * half[1];
+    out->start[0] = 0x4b400000 - (j->form == SL_VNNI_HALVES ? first : first + second);
+    out->start[1] = 0x4b400000 - second;
+}
+
+static void load_rows(const job *j)
+{
+    record *out = j->x;
+    for (size_t row = 0, n; row < j->n_rows; row += n) {
+        n = tile_rows(j->n_rows - row);
+        const char *first = (const char *)j->args->x + (j->row + row) * j->args->x_stride_bytes;
+        for (size_t g = 0; g < j->n_groups; g++)
+            for (size_t r = 0; r < n; r++)
+                load_record(j, first + r * j->args->x_stride_bytes, g, out++);
+    }
+}
+
+/* isum += lines [begin, begin + n) of the group by the rows' bytes. */
+SL_INLINE void dot_lines(__m512i isum[TILE_PANELS][TILE_ROWS], const sl_vnni_group *w, const record *x, const int begin,
+                         const int n, const int rows, const int panels)
+{
+#pragma GCC unroll 8
+    for (int at = begin; at < begin + n; at++) {
+        __m512i line[TILE_PANELS];
+#pragma GCC unroll 2
+        for (int p = 0; p < panels; p++)
+            line[p] = _mm512_load_si512(w[p * GROUPS].lines[at]);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            int32_t four;
+            memcpy(&four, x[r].q + 4 * at, sizeof four);
+            __m512i q = _mm512_set1_epi32(four);
+#pragma GCC unroll 2
+            for (int p = 0; p < panels; p++)
+                isum[p][r] = _mm512_dpbusd_epi32(isum[p][r], line[p], q);
+        }
+    }
+}
+
+/* Lines [begin, begin + n) summed from start[half] on and scaled by factor `half`: acc += t(isum, d) * scale. */
+SL_INLINE void add_lines(__m512 acc[TILE_PANELS][TILE_ROWS], const sl_vnni_group *w, const record *x, const int half,
+                         const int begin, const int n, const int rows, const int panels)
+{
+    __m512i isum[TILE_PANELS][TILE_ROWS];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int p = 0; p < panels; p++)
+            isum[p][r] = _mm512_set1_epi32(x[r].start[half]);
+    dot_lines(isum, w, x, begin, n, rows, panels);
+#pragma GCC unroll 2
+    for (int p = 0; p < panels; p++) {
+        __m512 d = _mm512_load_ps(w[p * GROUPS].d[half]), less = _mm512_load_ps(w[p * GROUPS].less[half]);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            __m512 t = _mm512_fmadd_ps(_mm512_castsi512_ps(isum[p][r]), d, less);
+            acc[p][r] = _mm512_fmadd_ps(t, _mm512_set1_ps(x[r].scale), acc[p][r]);
+        }
+    }
+}
+
+SL_INLINE void add_group(__m512 acc[TILE_PANELS][TILE_ROWS], const sl_vnni_group *w, const record *x,
+                         const sl_vnni_form form, const int rows, const int panels)
+{
+    if (form == SL_VNNI_HALVES) {
+        add_lines(acc, w, x, 0, 0, 4, rows, panels);
+        add_lines(acc, w, x, 1, 4, 4, rows, panels);
+        return;
+    }
+    add_lines(acc, w, x, 0, 0, 8, rows, panels);
+    if (form == SL_VNNI_AFFINE) {
+#pragma GCC unroll 2
+        for (int p = 0; p < panels; p++) {
+            __m512 m = _mm512_load_ps(w[p * GROUPS].m);
+#pragma GCC unroll 6
+            for (int r = 0; r < rows; r++)
+                acc[p][r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x[r].sum), acc[p][r]);
+        }
+    }
+}
+
+/* One tile; all of it constant but j, row, panel and x. The sums of earlier columns wait in y. */
+SL_INLINE void tile(const job *j, size_t row, size_t panel, const record *x, const sl_vnni_form form, const int rows,
+                    const int panels)
+{
+    const sl_weight *weight = j->args->weight;
+    size_t out = panel * SL_PANEL_ROWS, left = weight->n_rows - out, stride = j->args->y_stride_elems;
+    float *y = j->args->y + (j->row + row) * stride + out;
+    __mmask16 lanes[TILE_PANELS] = {(__mmask16)(left >= 16 ? 0xffff : (1u << left) - 1),
+                                    (__mmask16)(left >= 32  ? 0xffff
+                                                : left > 16 ? (1u << (left - 16)) - 1
+                                                            : 0)};
+    __m512 acc[TILE_PANELS][TILE_ROWS];
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int p = 0; p < panels; p++)
+            acc[p][r] = j->col > 0 ? _mm512_maskz_loadu_ps(lanes[p], y + (size_t)r * stride + p * SL_PANEL_ROWS)
+                                   : _mm512_setzero_ps();
+    const sl_vnni_group *w = j->w;
+    for (size_t g = 0; g < j->n_groups; g++, x += rows, w++)
+        add_group(acc, w, x, form, rows, panels);
+    bool last = j->col + j->n_groups * SL_GROUP == weight->n_cols;
+    const float *bias = last && j->args->bias ? j->args->bias + out : NULL;
+#pragma GCC unroll 2
+    for (int p = 0; p < panels; p++) {
+        __m512 b = bias ? _mm512_maskz_loadu_ps(lanes[p], bias + p * SL_PANEL_ROWS) : _mm512_setzero_ps();
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++)
+            _mm512_mask_storeu_ps(y + (size_t)r * stride + p * SL_PANEL_ROWS, lanes[p],
+                                  bias ? _mm512_add_ps(acc[p][r], b) : acc[p][r]);
+    }
+}
+
+#define TILE(form, name, rows, panels)                                                                                 \
+    static void name##_##rows##x##panels(const job *j, size_t row, size_t panel, const record *x)                      \
+    {                                                                                                                  \
+        tile(j, row, panel, x, form, rows, panels);                                                                    \
+    }
+#define TILES(form, name)                                                                                              \
+    TILE(form, name, 4, 1)                                                                                             \
+    TILE(form, name, 5, 1)                                                                                             \
+    TILE(form, name, 6, 1)                                                                                             \
+    TILE(form, name, 4, 2)                                                                                             \
+    TILE(form, name, 5, 2)                                                                                             \
+    TILE(form, name, 6, 2)
+#define TILE_NAMES(name)                                                                                               \
+    {                                                                                                                  \
+        {name##_4x1, name##_5x1, name##_6x1},                                                                          \
+        {                                                                                                              \
+            name##_4x2, name##_5x2, name##_6x2                                                                         \
+        }                                                                                                              \
+    }
+
+typedef void tile_fn(const job *j, size_t row, size_t panel, const record *x);
+
+TILES(SL_VNNI_SYMMETRIC, symmetric)
+TILES(SL_VNNI_AFFINE, affine)
+TILES(SL_VNNI_HALVES, halves)
+
+/* [form][panels - 1][rows - 4] */
+static tile_fn *const tiles[SL_VNNI_FORMS][TILE_PANELS][3] = {TILE_NAMES(symmetric), TILE_NAMES(affine),
+                                                              TILE_NAMES(halves)};
+
+/* Asks for a share of the next panels' bytes: they are wanted all at once when the rows are through. */
+static void prefetch_share(const char *next, size_t bytes, size_t row, size_t rows, size_t n_rows)
+{
+    size_t begin = bytes * row / n_rows / SL_LINE * SL_LINE, end = bytes * (row + rows) / n_rows;
+    for (size_t b = begin; b < end; b += SL_LINE)
+        _mm_prefetch(next + b, _MM_HINT_T1);
+}
+
+static void panel_range(const job *j, size_t panel_begin, size_t panel_end, sl_vnni_unpack_fn *unpack)
+{
+    const sl_weight *weight = j->args->weight;
+    size_t first = j->col / SL_GROUP, bytes = weight->panel_bytes / (weight->n_cols / SL_GROUP) * j->n_groups;
+    for (size_t panel = panel_begin, n; panel < panel_end; panel += n) {
+        const char *data = (const char *)weight->data + panel * weight->panel_bytes;
+        n = panel_end - panel < TILE_PANELS ? 1 : TILE_PANELS;
+        for (size_t p = 0; p < n; p++)
+            unpack(data + p * weight->panel_bytes, first, j->n_groups, j->w + p * GROUPS);
+        const char *next = data + n * weight->panel_bytes + first * (weight->panel_bytes / (weight->n_cols / SL_GROUP));
+        const record *x = j->x;
+        for (size_t row = 0, rows; row < j->n_rows; row += rows, x += rows * j->n_groups) {
+            rows = tile_rows(j->n_rows - row);
+            if (panel + n < panel_end)
+                for (size_t p = 0; p < n; p++)
+                    prefetch_share(next + p * weight->panel_bytes, bytes, row, rows, j->n_rows);
+            tiles[j->form][n - 1][rows - 4](j, row, panel, x);
+        }
+    }
+}
+
+void sl_vnni_matmul_many(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
+                         sl_vnni_form form, int offset, sl_vnni_unpack_fn *unpack)
+{
+    size_t n_cols = args->weight->n_cols, cols = n_cols < MANY_COLS ? n_cols : MANY_COLS, n = row_end - row_begin;
+    size_t most = X_BYTES / (cols / SL_GROUP * sizeof(record));
+    size_t n_blocks = (n + most - 1) / most, done = 0;
+    job j = {.args = args, .form = form, .offset = offset, .x = args->scratch};
+    j.w = (sl_vnni_group *)(void *)((char *)args->scratch + X_BYTES);
+    for (size_t block = 1; block <= n_blocks; block++, done += j.n_rows) {
+        j.row = row_begin + done;
+        j.n_rows = n * block / n_blocks - done;
+        for (j.col = 0; j.col < n_cols; j.col += MANY_COLS) {
+            j.n_groups = (n_cols - j.col < MANY_COLS ? n_cols - j.col : MANY_COLS) / SL_GROUP;
+            load_rows(&j);
+            panel_range(&j, panel_begin, panel_end, unpack);
+        }
+    }
+}
