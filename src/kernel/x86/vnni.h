@@ -187,11 +187,9 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
     for (int r = 0; r < n_rows; r++)
         acc[r] = _mm512_setzero_ps();
     for (size_t g = 0; g < n_groups; g++) {
-        if (n_rows <= 4) {
-            const char *ahead = data + g * lay->group_bytes + PREFETCH_BYTES;
-            for (size_t b = 0; b < lay->group_bytes; b += SL_LINE)
-                _mm_prefetch(ahead + b, _MM_HINT_T0);
-        }
+        const char *ahead = data + g * lay->group_bytes + PREFETCH_BYTES;
+        for (size_t b = 0; b < lay->group_bytes; b += SL_LINE)
+            _mm_prefetch(ahead + b, _MM_HINT_T0);
         rows last = scale;
         rows_advance(&last, to_last);
         add_group(acc, lay, data, g, &x, &scale, &last, n_rows);
