@@ -120,6 +120,11 @@ void sl_engine_close(sl_engine *e)
     free(e);
 }
 
+void sl_engine_set_profile(sl_engine *engine, const sl_profile *profile)
+{
+    engine->backend->set_profile(engine->context, profile);
+}
+
 uint32_t sl_engine_context(const sl_engine *engine)
 {
     return engine->options.context;

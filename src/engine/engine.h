@@ -3,6 +3,7 @@
 #ifndef SL_ENGINE_ENGINE_H
 #define SL_ENGINE_ENGINE_H
 
+#include "graph/backend.h"
 #include "model/model.h"
 #include "sample/sampler.h"
 
@@ -28,6 +29,9 @@ SL_WARN_UNUSED sl_status sl_engine_measure(const sl_model *model, const sl_engin
 SL_WARN_UNUSED sl_status sl_engine_open(const sl_model *model, const sl_engine_options *options, sl_threads *pool,
                                         sl_engine **out, sl_err *err);
 void sl_engine_close(sl_engine *engine);
+
+/* Sets the backend's profile (it must stay until the next one is set); NULL ends it. */
+void sl_engine_set_profile(sl_engine *engine, const sl_profile *profile);
 
 /* Context after defaults. */
 uint32_t sl_engine_context(const sl_engine *engine);

@@ -41,6 +41,16 @@ typedef struct sl_context sl_context; /* what one engine has on the backend: poo
 typedef void sl_tap_fn(void *user, const char *name, const float *data, size_t n_rows, size_t width,
                        size_t stride_elems);
 
+/* A look at where a run's time goes. While one is set, worker w fills marks[w * stride ...] with CLOCK_MONOTONIC in ns:
+ * the run's begin, then for each step of the plan when its own work was done and when the barrier behind it was passed. */
+typedef struct sl_profile {
+    int64_t *marks; /* of all workers of the pool */
+    size_t stride;  /* at least 1 + 2 * n_steps; a multiple of 8 keeps workers off each other's cache lines */
+    /* Called on the running thread after each run, of n_wanted rows with logits. */
+    void (*on_run)(void *user, const sl_batch *batch, uint32_t n_wanted);
+    void *user;
+} sl_profile;
+
 typedef struct sl_backend {
     const char *name;
     /* Memory that context_open will take: step buffers, per-worker scratch, KV. */
@@ -56,6 +66,8 @@ typedef struct sl_backend {
     void (*copy_block)(sl_context *context, int group, uint32_t from, uint32_t to);
     void (*synchronise)(sl_context *context);
     void (*set_tap)(sl_context *context, sl_tap_fn *fn, void *user);
+    /* profile must stay until it is replaced; NULL ends it. */
+    void (*set_profile)(sl_context *context, const sl_profile *profile);
 } sl_backend;
 
 /* This machine's CPU. */

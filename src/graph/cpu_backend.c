@@ -2,6 +2,7 @@
 #include "graph/backend.h"
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "graph/row_ops.h"
 
 #include <math.h>
@@ -27,6 +28,7 @@ struct sl_context {
     const sl_batch *batch; /* of the run in progress */
     sl_tap_fn *tap;
     void *tap_user;
+    const sl_profile *profile;
 };
 
 static uint32_t domain_rows(const sl_context *context, sl_domain domain)
@@ -204,6 +206,9 @@ static void call_taps(const sl_context *context, const sl_step *step)
 static void worker(void *user, int index, int n_threads)
 {
     const sl_context *context = user;
+    int64_t *mark = context->profile ? context->profile->marks + (size_t)index * context->profile->stride : NULL;
+    if (mark)
+        *mark++ = sl_clock_ns();
     for (int s = 0; s < context->plan->n_steps; s++) {
         const sl_step *step = &context->plan->steps[s];
         switch (step->kind) {
@@ -217,7 +222,11 @@ static void worker(void *user, int index, int n_threads)
             run_attention(context, step, index, n_threads);
             break;
         }
+        if (mark)
+            *mark++ = sl_clock_ns();
         sl_threads_barrier(context->pool);
+        if (mark)
+            *mark++ = sl_clock_ns();
         if (context->tap && step_has_tap(context, step)) {
             if (index == 0)
                 call_taps(context, step);
@@ -282,6 +291,8 @@ static sl_status cpu_run(sl_context *context, const sl_batch *batch, sl_err *err
     make_tiles(context, batch);
     context->batch = batch;
     sl_threads_run(context->pool, worker, context);
+    if (context->profile)
+        context->profile->on_run(context->profile->user, batch, context->n_wanted);
     context->batch = NULL;
     return SL_OK;
 }
@@ -414,6 +425,11 @@ static void cpu_set_tap(sl_context *context, sl_tap_fn *fn, void *user)
     context->tap_user = user;
 }
 
+static void cpu_set_profile(sl_context *context, const sl_profile *profile)
+{
+    context->profile = profile;
+}
+
 const sl_backend *sl_backend_cpu(void)
 {
     static const sl_backend cpu = {
@@ -426,6 +442,7 @@ const sl_backend *sl_backend_cpu(void)
         .copy_block = cpu_copy_block,
         .synchronise = cpu_synchronise,
         .set_tap = cpu_set_tap,
+        .set_profile = cpu_set_profile,
     };
     return &cpu;
 }
