@@ -47,16 +47,13 @@ static void pause_once(void)
 #endif
 }
 
-void sl_threads_barrier(sl_threads *pool)
+bool sl_threads_arrive(sl_threads *pool)
 {
     if (pool->n_threads == 1)
-        return;
+        return true;
     unsigned phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&pool->n_arrived, 1, memory_order_acq_rel) == pool->n_threads - 1) {
-        atomic_store_explicit(&pool->n_arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
-        return;
-    }
+    if (atomic_fetch_add_explicit(&pool->n_arrived, 1, memory_order_acq_rel) == pool->n_threads - 1)
+        return true;
     int spins = pool->crowded ? 0 : SPINS;
     while (atomic_load_explicit(&pool->phase, memory_order_acquire) == phase) {
         if (spins-- > 0)
@@ -64,6 +61,22 @@ void sl_threads_barrier(sl_threads *pool)
         else
             sched_yield();
     }
+    return false;
+}
+
+void sl_threads_release(sl_threads *pool)
+{
+    if (pool->n_threads == 1)
+        return;
+    unsigned phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
+    atomic_store_explicit(&pool->n_arrived, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
+}
+
+void sl_threads_barrier(sl_threads *pool)
+{
+    if (sl_threads_arrive(pool))
+        sl_threads_release(pool);
 }
 
 /* Waits for a generation other than seen: spin, yield, sleep. */

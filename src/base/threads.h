@@ -23,6 +23,11 @@ void sl_threads_run(sl_threads *pool, sl_threads_fn *fn, void *user);
 /* Waits inside a run until every worker has arrived. Spins, but yields when there are more workers than CPUs. */
 void sl_threads_barrier(sl_threads *pool);
 
+/* A barrier with work for one in its middle: true at once for the worker that arrives last, which does the work while
+ * the others wait and then calls sl_threads_release; false for the others, after that. */
+SL_WARN_UNUSED bool sl_threads_arrive(sl_threads *pool);
+void sl_threads_release(sl_threads *pool);
+
 /* Share of n items that worker index of n_threads does: [*begin, *end), contiguous, sizes differing by one at most. */
 static inline void sl_threads_share(size_t n, int index, int n_threads, size_t *begin, size_t *end)
 {

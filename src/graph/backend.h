@@ -37,7 +37,8 @@ typedef struct sl_context_sizes {
 
 typedef struct sl_context sl_context; /* what one engine has on the backend: pools, buffers, scratch */
 
-/* Called between two steps with a tapped value: n_rows rows of width floats, stride_elems apart. */
+/* Called between two steps, on one of the workers while the others wait, with a tapped value: n_rows rows of width
+ * floats, stride_elems apart. */
 typedef void sl_tap_fn(void *user, const char *name, const float *data, size_t n_rows, size_t width,
                        size_t stride_elems);
 

@@ -6,8 +6,14 @@
 #include "graph/row_ops.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Next piece of a step's work that nobody has taken yet, alone on its cache line. */
+typedef struct claim {
+    _Alignas(64) atomic_uint next;
+} claim;
 
 struct sl_context {
     const sl_plan *plan;
@@ -25,6 +31,7 @@ struct sl_context {
     uint32_t n_tiles;
     uint32_t *wanted; /* rows whose logits are asked for */
     uint32_t n_wanted;
+    claim *claims;         /* one for each step */
     const sl_batch *batch; /* of the run in progress */
     sl_tap_fn *tap;
     void *tap_user;
@@ -48,6 +55,13 @@ static void *value_row(const sl_context *context, int value, size_t row)
 static void *worker_scratch(const sl_context *context, int index)
 {
     return context->scratch + (size_t)index * context->scratch_stride;
+}
+
+/* A piece of the step that is this worker's now; the first is 0. */
+static size_t take_piece(sl_context *context, const sl_step *step)
+{
+    claim *c = &context->claims[step - context->plan->steps];
+    return atomic_fetch_add_explicit(&c->next, 1, memory_order_relaxed);
 }
 
 /* ---- row-wise steps ---- */
@@ -119,8 +133,8 @@ static void run_rows(const sl_context *context, const sl_step *step, int index, 
 
 /* ---- matmul steps ---- */
 
-static void matmul_panels(const sl_context *context, const sl_node *node, size_t n_rows, size_t panel_begin,
-                          size_t panel_end, void *scratch)
+static void matmul_panels(const sl_context *context, const sl_node *node, size_t row, size_t row_end,
+                          size_t panel_begin, size_t panel_end, void *scratch)
 {
     const sl_graph *graph = &context->plan->graph;
     const sl_weight *weight = &graph->weights[node->weight].weight;
@@ -133,29 +147,53 @@ static void matmul_panels(const sl_context *context, const sl_node *node, size_t
         .bias = node->inputs[1] == SL_NONE ? NULL : value_row(context, node->inputs[1], 0),
         .scratch = scratch,
     };
-    context->plan->kernels->matmul[weight->layout](&args, 0, n_rows, panel_begin, panel_end);
+    context->plan->kernels->matmul[weight->layout](&args, row, row_end, panel_begin, panel_end);
 }
 
-static void run_matmul(const sl_context *context, const sl_step *step, int index, int n_threads)
+/* Panels [begin, end) of the step's matmuls, counted through all of them, for rows [row, row_end). */
+static void matmul_piece(const sl_context *context, const sl_step *step, size_t row, size_t row_end, size_t begin,
+                         size_t end, void *scratch)
 {
     const sl_graph *graph = &context->plan->graph;
-    size_t n_panels = 0, first = 0, begin, end, n_rows = domain_rows(context, step->domain);
-    for (int i = step->begin; i < step->end; i++)
-        n_panels += graph->weights[graph->nodes[i].weight].weight.n_panels;
-    sl_threads_share(n_panels, index, n_threads, &begin, &end);
+    size_t first = 0;
     for (int i = step->begin; i < step->end; i++) {
         const sl_node *node = &graph->nodes[i];
         size_t n = graph->weights[node->weight].weight.n_panels;
         size_t from = SL_MAX(begin, first), to = SL_MIN(end, first + n);
         if (from < to)
-            matmul_panels(context, node, n_rows, from - first, to - first, worker_scratch(context, index));
+            matmul_panels(context, node, row, row_end, from - first, to - first, scratch);
         first += n;
+    }
+}
+
+/* Number of pieces of at least `least` things that n of them are cut into, aiming at `wanted`; 1 when n is less. */
+static size_t count_pieces(size_t n, size_t least, size_t wanted)
+{
+    return SL_MAX(SL_MIN(n / least, wanted), 1);
+}
+
+/* Workers take pieces as they get done, so that one which is slowed down holds nobody up. Many rows are cut by rows,
+ * since a piece begins with work on each of its rows and then on each of its panels; few rows by panels. */
+static void run_matmul(sl_context *context, const sl_step *step, int index)
+{
+    enum { LEAST_ROWS = 120, LEAST_PANELS = 4, PIECES = 4 /* for each worker */ };
+    const sl_graph *graph = &context->plan->graph;
+    size_t n_rows = domain_rows(context, step->domain), n_panels = 0;
+    for (int i = step->begin; i < step->end; i++)
+        n_panels += graph->weights[graph->nodes[i].weight].weight.n_panels;
+    size_t n_threads = (size_t)sl_threads_count(context->pool), wanted = n_threads == 1 ? 1 : n_threads * PIECES;
+    size_t by_row = count_pieces(n_rows, LEAST_ROWS, wanted);
+    size_t by_panel = by_row >= 2 * n_threads ? 1 : count_pieces(n_panels, LEAST_PANELS, wanted / by_row);
+    for (size_t piece; (piece = take_piece(context, step)) < by_row * by_panel;) {
+        size_t r = piece % by_row, p = piece / by_row;
+        matmul_piece(context, step, n_rows * r / by_row, n_rows * (r + 1) / by_row, n_panels * p / by_panel,
+                     n_panels * (p + 1) / by_panel, worker_scratch(context, index));
     }
 }
 
 /* ---- attention steps ---- */
 
-static void run_attention(const sl_context *context, const sl_step *step, int index, int n_threads)
+static void run_attention(sl_context *context, const sl_step *step, int index)
 {
     const sl_graph *graph = &context->plan->graph;
     const sl_node *node = &graph->nodes[step->begin];
@@ -172,9 +210,8 @@ static void run_attention(const sl_context *context, const sl_step *step, int in
         .kv = context->kv[node->layer],
     };
     void *scratch = worker_scratch(context, index);
-    /* Later tiles of a prompt see more positions: taking turns balances the load. */
-    uint64_t n_tasks = (uint64_t)context->n_tiles * layer->n_kv_heads;
-    for (uint64_t task = (uint64_t)index; task < n_tasks; task += (uint64_t)n_threads)
+    size_t n_tasks = (size_t)context->n_tiles * layer->n_kv_heads;
+    for (size_t task; (task = take_piece(context, step)) < n_tasks;)
         context->plan->kernels->attention(&args, &tiles[task / layer->n_kv_heads], (uint32_t)(task % layer->n_kv_heads),
                                           scratch);
 }
@@ -203,35 +240,75 @@ static void call_taps(const sl_context *context, const sl_step *step)
     }
 }
 
+static void run_step(sl_context *context, const sl_step *step, int index, int n_threads)
+{
+    switch (step->kind) {
+    case SL_STEP_ROWS:
+        run_rows(context, step, index, n_threads);
+        break;
+    case SL_STEP_MATMUL:
+        run_matmul(context, step, index);
+        break;
+    case SL_STEP_ATTENTION:
+        run_attention(context, step, index);
+        break;
+    }
+}
+
+static void show_taps(const sl_context *context, const sl_step *step)
+{
+    if (context->tap && step_has_tap(context, step))
+        call_taps(context, step);
+}
+
+/* Row-wise work on a single row is too short to be shared. */
+static bool is_serial(const sl_context *context, int s)
+{
+    const sl_step *step = &context->plan->steps[s];
+    return s < context->plan->n_steps && step->kind == SL_STEP_ROWS && domain_rows(context, step->domain) == 1;
+}
+
+/* A worker's notes on step s of a profiled run. */
+static void note(int64_t *marks, int s, int64_t done, int64_t passed)
+{
+    marks[1 + 2 * s] = done;
+    marks[2 + 2 * s] = passed;
+}
+
+/* The barrier before step s. Whoever comes last shows the taps of the step before and does the serial steps that
+ * follow, so that they need no barrier of their own. Returns the next step for all workers. */
+static int pass_barrier(sl_context *context, int s, int64_t *marks)
+{
+    int next = s;
+    int64_t done = marks ? sl_clock_ns() : 0;
+    bool last = sl_threads_arrive(context->pool);
+    if (marks && s > 0)
+        note(marks, s - 1, done, sl_clock_ns());
+    if (last && s > 0)
+        show_taps(context, &context->plan->steps[s - 1]);
+    for (; is_serial(context, next); next++) {
+        if (last) {
+            run_step(context, &context->plan->steps[next], 0, 1);
+            show_taps(context, &context->plan->steps[next]);
+        }
+        if (marks)
+            note(marks, next, last ? sl_clock_ns() : marks[2 * next], sl_clock_ns());
+    }
+    if (last)
+        sl_threads_release(context->pool);
+    return next;
+}
+
 static void worker(void *user, int index, int n_threads)
 {
-    const sl_context *context = user;
-    int64_t *mark = context->profile ? context->profile->marks + (size_t)index * context->profile->stride : NULL;
-    if (mark)
-        *mark++ = sl_clock_ns();
-    for (int s = 0; s < context->plan->n_steps; s++) {
-        const sl_step *step = &context->plan->steps[s];
-        switch (step->kind) {
-        case SL_STEP_ROWS:
-            run_rows(context, step, index, n_threads);
-            break;
-        case SL_STEP_MATMUL:
-            run_matmul(context, step, index, n_threads);
-            break;
-        case SL_STEP_ATTENTION:
-            run_attention(context, step, index, n_threads);
-            break;
-        }
-        if (mark)
-            *mark++ = sl_clock_ns();
-        sl_threads_barrier(context->pool);
-        if (mark)
-            *mark++ = sl_clock_ns();
-        if (context->tap && step_has_tap(context, step)) {
-            if (index == 0)
-                call_taps(context, step);
-            sl_threads_barrier(context->pool);
-        }
+    sl_context *context = user;
+    int64_t *marks = context->profile ? context->profile->marks + (size_t)index * context->profile->stride : NULL;
+    if (marks)
+        marks[0] = sl_clock_ns();
+    int s = is_serial(context, 0) ? pass_barrier(context, 0, marks) : 0;
+    while (s < context->plan->n_steps) {
+        run_step(context, &context->plan->steps[s], index, n_threads);
+        s = pass_barrier(context, s + 1, marks);
     }
 }
 
@@ -290,6 +367,8 @@ static sl_status cpu_run(sl_context *context, const sl_batch *batch, sl_err *err
     SL_TRY(check_batch(context, batch, err));
     make_tiles(context, batch);
     context->batch = batch;
+    for (int i = 0; i < context->plan->n_steps; i++)
+        atomic_store_explicit(&context->claims[i].next, 0, memory_order_relaxed);
     sl_threads_run(context->pool, worker, context);
     if (context->profile)
         context->profile->on_run(context->profile->user, batch, context->n_wanted);
@@ -337,6 +416,7 @@ static void cpu_context_close(sl_context *context)
     for (int g = 0; g < SL_MAX_KV_GROUPS; g++)
         free(context->tiles[g]);
     free(context->wanted);
+    free(context->claims);
     free(context->offsets);
     free(context->kv);
     free(context);
@@ -364,6 +444,7 @@ static bool allocate(sl_context *context)
     context->offsets = calloc((size_t)plan->graph.n_values + 1, sizeof *context->offsets);
     context->kv = calloc((size_t)plan->graph.n_layers + 1, sizeof *context->kv);
     context->wanted = calloc((size_t)context->sizes.max_wanted + 1, sizeof *context->wanted);
+    context->claims = aligned_alloc(_Alignof(claim), ((size_t)plan->n_steps + 1) * sizeof *context->claims);
     for (int g = 0; g < plan->n_groups; g++)
         if (!(context->tiles[g] = calloc(context->sizes.max_rows, sizeof *context->tiles[g])))
             return false;
@@ -371,7 +452,8 @@ static bool allocate(sl_context *context)
     context->arena = sl_pages_alloc(context->arena_bytes);
     context->kv_pool = sl_pages_alloc(context->kv_bytes);
     context->scratch = sl_pages_alloc((size_t)sl_threads_count(context->pool) * context->scratch_stride);
-    return context->offsets && context->kv && context->wanted && context->arena && context->kv_pool && context->scratch;
+    return context->offsets && context->kv && context->wanted && context->claims && context->arena &&
+           context->kv_pool && context->scratch;
 }
 
 static sl_status cpu_context_open(const sl_plan *plan, const sl_context_sizes *sizes, sl_threads *pool,
