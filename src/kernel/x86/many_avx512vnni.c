@@ -10,21 +10,22 @@
 #include "kernel/x86/many.h"
 
 enum {
-    MANY_COLS = 2048,        /* columns at once: what a worker's L2 cache holds with as many rows as X_BYTES gives */
+    MANY_COLS = 1024,        /* columns at once: what a worker's L2 cache holds with as many rows as X_BYTES gives */
     X_BYTES = 768 << 10,     /* of the scratch, for activations */
     TILE_ROWS = 6,           /* at most, in registers */
     TILE_PANELS = 2,         /* the same */
     GROUPS = MANY_COLS / 32, /* at once */
+    START = 0x4b400000,      /* bits of 1.5 * 2^23 */
 };
 _Static_assert(X_BYTES + TILE_PANELS * GROUPS * sizeof(sl_vnni_group) <= SL_MATMUL_SCRATCH_BYTES, "scratch");
 
 /* One group of one row. */
 typedef struct record {
     int8_t q[SL_GROUP];
-    int32_t start[2]; /* of the integer sums: bits of 1.5 * 2^23, less the offset's share; HALVES: one for each half */
+    int32_t start[2]; /* of the integer sums: START less the offset's share; HALVES: one for each half */
     float scale, sum;
 } record;
-_Static_assert(sizeof(record) == 48, "a group of 6 rows spans 288 bytes");
+_Static_assert(sizeof(record) == 48, "written as 32 and 16 bytes");
 
 typedef struct job {
     const sl_matmul *args;
@@ -44,27 +45,33 @@ static size_t tile_rows(size_t left)
                                                                               : 4;
 }
 
-static void load_record(const job *j, const char *row, size_t group, record *out)
+/* Groups of one row to records that lie tile_rows apart. */
+static void load_row(const job *j, const char *row, record *out, size_t tile_rows)
 {
-    size_t n_cols = j->args->weight->n_cols, g = j->col / SL_GROUP + group;
-    const int16_t *half = sl_q8_half_sum(row, n_cols) + 2 * g;
-    memcpy(out->q, row + g * SL_GROUP, SL_GROUP);
-    out->scale = sl_q8_scale(row, n_cols)[g];
-    out->sum = sl_q8_sum(row, n_cols)[g];
-    int32_t first = j->offset * half[0], second = j->offset * half[1];
-    out->start[0] = 0x4b400000 - (j->form == SL_VNNI_HALVES ? first : first + second);
-    out->start[1] = 0x4b400000 - second;
+    const size_t n_cols = j->args->weight->n_cols, first = j->col / SL_GROUP;
+    const char *q = row + j->col;
+    const float *scale = sl_q8_scale(row, n_cols) + first, *sum = sl_q8_sum(row, n_cols) + first;
+    const int16_t *half = sl_q8_half_sum(row, n_cols) + 2 * first;
+    /* What each half sum takes off each start, as pairs for vpmaddwd. */
+    const int16_t o = (int16_t)-j->offset, both = j->form == SL_VNNI_HALVES ? 0 : o;
+    const __m128i pairs = _mm_setr_epi16(o, both, both, o, 0, 0, 0, 0), magic = _mm_setr_epi32(START, START, 0, 0);
+    for (size_t g = 0; g < j->n_groups; g++, out += tile_rows) {
+        __m128i sums = _mm_set1_epi32(*(const int32_t *)(const void *)(half + 2 * g));
+        __m128i start = _mm_add_epi32(_mm_madd_epi16(sums, pairs), magic);
+        __m128 factors = _mm_unpacklo_ps(_mm_load_ss(scale + g), _mm_load_ss(sum + g));
+        _mm256_storeu_si256((__m256i *)(void *)out->q, _mm256_loadu_si256((const __m256i *)(const void *)(q + 32 * g)));
+        _mm_storeu_si128((__m128i *)(void *)out->start, _mm_unpacklo_epi64(start, _mm_castps_si128(factors)));
+    }
 }
 
 static void load_rows(const job *j)
 {
     record *out = j->x;
-    for (size_t row = 0, n; row < j->n_rows; row += n) {
+    for (size_t row = 0, n; row < j->n_rows; row += n, out += n * j->n_groups) {
         n = tile_rows(j->n_rows - row);
         const char *first = (const char *)j->args->x + (j->row + row) * j->args->x_stride_bytes;
-        for (size_t g = 0; g < j->n_groups; g++)
-            for (size_t r = 0; r < n; r++)
-                load_record(j, first + r * j->args->x_stride_bytes, g, out++);
+        for (size_t r = 0; r < n; r++)
+            load_row(j, first + r * j->args->x_stride_bytes, out + r, n);
     }
 }
 
