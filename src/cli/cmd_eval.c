@@ -52,7 +52,7 @@ static void on_event(void *user, const sl_event *event)
         scorer->status = sl_err_set(scorer->err, event->error.code, "%s", event->error.message);
 }
 
-/* Opens a model at level (NULL: as --cpu says) with a context of one window. */
+/* Opens a model at level (NULL: as --level says) with a context of one window. */
 static sl_status open_scorer(const sl_args *args, const char *level, uint32_t context, window_scorer *scorer,
                              sl_err *err)
 {
@@ -252,7 +252,7 @@ static const sl_option options[] = {
      .choices = yardsticks,
      .help = "also compare with the same model in exact arithmetic (fp32, F32 keys and values)"},
     SL_OPT_THREADS,
-    SL_OPT_CPU,
+    SL_OPT_LEVEL,
     SL_OPT_KV_TYPE,
     SL_OPT_JSON,
 };

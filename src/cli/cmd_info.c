@@ -333,7 +333,7 @@ static const sl_option options[] = {
      .help = "tokens of each sequence; 0 = the model's longest context"},
     {.name = "graph", .kind = SL_OPTION_FLAG, .help = "print the graph as built and after each pass instead"},
     SL_OPT_KV_TYPE,
-    SL_OPT_CPU,
+    SL_OPT_LEVEL,
     SL_OPT_THREADS,
     SL_OPT_JSON,
 };

@@ -270,7 +270,7 @@ static const sl_option options[] = {
      .max = SL_MAX_LOGPROBS,
      .help = "with --json: log-probabilities of each token and of the K likeliest"},
     SL_OPT_THREADS,
-    SL_OPT_CPU,
+    SL_OPT_LEVEL,
     SL_OPT_KV_TYPE,
     SL_OPT_CHUNK,
     {.name = "timings", .kind = SL_OPTION_FLAG, .help = "print speeds on standard error after each answer"},

@@ -26,7 +26,7 @@ sl_status sl_model_args_options(const sl_args *args, const char *level, sl_bundl
     *out = sl_bundle_options_default();
     out->n_threads = (int)sl_args_uint(args, "threads");
     out->model.kv_type = strcmp(sl_args_text(args, "kv-type"), "f32") == 0 ? SL_TYPE_F32 : SL_TYPE_F16;
-    return sl_level_choose(level != NULL ? level : sl_args_text(args, "cpu"), &out->model.level, err);
+    return sl_level_choose(level != NULL ? level : sl_args_text(args, "level"), &out->model.level, err);
 }
 
 /* Opens the model of --model with options; progress is drawn while weights are packed. */

@@ -19,10 +19,10 @@ extern const char *const sl_kv_type_choices[]; /* "f16", "f32" */
         .name = "threads", .letter = 't', .kind = SL_OPTION_UINT, .flags = SL_OPTION_SETTING, .argument = "N",         \
         .min = 0, .max = 1024, .fallback = "0", .help = "worker threads; 0 = as many as the CPUs this process may use" \
     }
-#define SL_OPT_CPU                                                                                                     \
+#define SL_OPT_LEVEL                                                                                                   \
     {                                                                                                                  \
-        .name = "cpu", .kind = SL_OPTION_CHOICE, .flags = SL_OPTION_SETTING, .argument = "LEVEL",                      \
-        .choices = sl_level_choices,                                                                                   \
+        .name = "level", .kind = SL_OPTION_CHOICE, .flags = SL_OPTION_SETTING, .env = "SLUICE_CPU",                    \
+        .argument = "LEVEL", .choices = sl_level_choices,                                                              \
         .help = "instructions to use at most, else the best this CPU has; exact and ref are slow yardsticks"           \
     }
 #define SL_OPT_KV_TYPE                                                                                                 \
@@ -44,7 +44,7 @@ extern const char *const sl_kv_type_choices[]; /* "f16", "f32" */
  * to free. SL_ERR_ARGUMENT when none is given, SL_ERR_NOT_FOUND when there is neither file nor pulled model of that name. */
 SL_WARN_UNUSED sl_status sl_model_args_path(const sl_args *args, const char *word, char **out, sl_err *err);
 
-/* Bundle options from --threads, --cpu and --kv-type; level, when not NULL, is taken instead of --cpu. */
+/* Bundle options from --threads, --level and --kv-type; level, when not NULL, is taken instead of --level. */
 SL_WARN_UNUSED sl_status sl_model_args_options(const sl_args *args, const char *level, sl_bundle_options *out,
                                                sl_err *err);
 

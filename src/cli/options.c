@@ -43,6 +43,10 @@ bool sl_parse_real(const char *text, double low, double high, double *out)
 
 void sl_option_env_name(const sl_option *option, char out[64])
 {
+    if (option->env != NULL) {
+        snprintf(out, 64, "%s", option->env);
+        return;
+    }
     snprintf(out, 64, "SLUICE_%s", option->name);
     for (char *c = out; *c != '\0'; c++)
         *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);

@@ -1,5 +1,5 @@
 /* Commands and their options: one table per command, from which parsing, `--help`, the man page and the shell completion
- * are made. A setting comes from the command line, else from the environment (SLUICE_ and the option's name in capitals),
+ * are made. A setting comes from the command line, else from the environment (SLUICE_ and usually the option's name in capitals),
  * else from the config file, else from the table's default. */
 #ifndef SL_CLI_OPTIONS_H
 #define SL_CLI_OPTIONS_H
@@ -35,6 +35,7 @@ typedef struct sl_option {
     char letter;      /* short name; 0 = none */
     sl_option_kind kind;
     uint32_t flags;
+    const char *env;            /* environment variable of a SETTING; NULL = SLUICE_ and the name in capitals */
     const char *argument;       /* name of the value in help texts; NULL for flags */
     const char *help;           /* one sentence, no full stop */
     const char *fallback;       /* default, parsed like a given value; NULL = absent */

@@ -207,14 +207,14 @@ class Eval(ModelCase):
         self.assertAlmostEqual(result["stderr"] / expected, 1, delta=1e-4)
 
     def test_exact_against_itself(self):
-        result = self.evaluate("--cpu", "exact", "--against", "exact")
+        result = self.evaluate("--level", "exact", "--against", "exact")
         self.assertEqual((result["kld_mean"], result["kld_p99"], result["largest_flip_gap"]), (0, 0, 0))
         self.assertEqual(result["argmax_agreement"], 1)
         self.assertEqual(result["ppl"], result["ppl_base"])
 
     def test_fast_against_exact(self):
         result = self.evaluate("--against", "exact")
-        self.assertEqual(result["ppl_base"], self.evaluate("--cpu", "exact")["ppl"])
+        self.assertEqual(result["ppl_base"], self.evaluate("--level", "exact")["ppl"])
         self.assertLess(abs(result["ppl"] / result["ppl_base"] - 1), 0.05)
         self.assertTrue(0 <= result["kld_mean"] <= result["kld_p99"] < 0.5, result)
 
@@ -225,13 +225,51 @@ class Eval(ModelCase):
 class Bench(ModelCase):
     def test_fields(self):
         result = self.output_json("bench", "-m", self.model, "-p", 20, "-n", 8, "-r", 2)
-        self.assertEqual(set(result), {"prefill_tps", "decode_tps", "machine", "of_limit"})
+        self.assertEqual(set(result), {"prefill_tps", "decode_tps", "batch", "machine", "of_limit", "level", "threads"})
         for name in ("prefill_tps", "decode_tps"):
             self.assertEqual(set(result[name]), {"min", "median", "max"})
             self.assertTrue(0 < result[name]["min"] <= result[name]["median"] <= result[name]["max"])
         self.assertEqual(set(result["machine"]), {"dram_gbps", "int8_gops", "fp32_gflops"})
         self.assertEqual(set(result["of_limit"]), {"prefill", "decode"})
         self.assertTrue(all(value > 0 for part in ("machine", "of_limit") for value in result[part].values()))
+        self.assertEqual(result["batch"], [])
+
+    def test_batch(self):
+        result = self.output_json("bench", "-m", self.model, "-p", 0, "-n", 0, "-b", "1,3", "--batch-prompt", 40,
+                                  "--batch-decode", 5, "-r", 2, "--chunk", 16)
+        self.assertEqual(result["of_limit"], {})
+        self.assertNotIn("decode_tps", result)
+        self.assertEqual([batch["sequences"] for batch in result["batch"]], [1, 3])
+        self.assertTrue(all(batch["tps"]["min"] > 0 and batch["of_limit"] > 0 for batch in result["batch"]))
+
+    def test_level(self):
+        bench = ("bench", "-m", self.model, "-p", 4, "-n", 2, "-r", 1)
+        self.assertEqual(self.output_json(*bench, "--level", "ref")["level"], "ref")
+        self.assertEqual(self.output_json(*bench, SLUICE_CPU="ref")["level"], "ref")
+
+    def test_profile(self):
+        """Times of the steps add up to the measured time; weights and operations are those of the model."""
+        result = self.output_json("bench", "-m", self.model, "-p", 64, "-n", 8, "-b", "4", "--batch-prompt", 16,
+                                  "--batch-decode", 6, "-r", 1, "-t", 2, "--profile")["profile"]
+        self.assertEqual({name: part["runs"] for name, part in result.items()}, {"prefill": 1, "decode": 8, "batch 4": 6})
+        for part in result.values():
+            inside = sum(line["work_us"] + line["wait_us"] for line in part["steps"])
+            self.assertAlmostEqual(inside, sum(line["work_us"] + line["wait_us"] for line in part["ops"]), delta=1)
+            self.assertAlmostEqual(inside + part["outside_us"], part["wall_us"], delta=0.05 * part["wall_us"])
+            self.assertEqual(sum(line["steps"] for line in part["ops"]), len(part["steps"]))
+            self.assertTrue(all(line["slowest_us"] >= line["work_us"] * 0.999 for line in part["steps"]))
+        ops = {name: sum(line["ops"] for line in part["ops"] if line["label"].startswith("matmul"))
+               for name, part in result.items()}
+        tensors = {t["name"]: t["shape"] for t in self.output_json("info", self.model)["tensors"]}
+        read_by_row = "token_embd.weight" if "output.weight" in tensors else None  # else it is the head as well
+        n_matmul = sum(math.prod(shape) for name, shape in tensors.items() if len(shape) == 2 and name != read_by_row)
+        self.assertEqual((ops["decode"], ops["batch 4"]), (2 * 8 * n_matmul, 2 * 24 * n_matmul))
+        self.assertLess(ops["prefill"], 2 * 64 * n_matmul)  # only the last row needs the head
+
+    def test_nothing_to_measure(self):
+        self.assert_error(2, ["nothing to measure"], "bench", "-m", self.model, "-p", 0, "-n", 0)
+        for value in ("", "0", "8,", "8,,9", "x", "1025", "99999999999999999999"):
+            self.assert_error(2, ["--batch", f"'{value}'"], "bench", "-m", self.model, "-b", value)
 
 
 class Interrupts(ModelCase):

@@ -47,7 +47,7 @@ class Usage(harness.Case):
             "--chunk": ["0"],
             "--logprobs": ["21"],
             "--kv-type": ["q4_0", ""],
-            "--cpu": ["avx1024"],
+            "--level": ["avx1024"],
         }.items():
             for value in values:
                 self.assert_error(2, [f"'{value}'"], "run", "-m", "none", "-p", "x", option, value)
@@ -97,17 +97,17 @@ class Usage(harness.Case):
 
 
 class Settings(harness.Case):
-    """Command line, environment, config file, default: the first that has a value wins. --cpu shows which one it was."""
+    """Command line, environment, config file, default: the first that has a value wins. --level shows which one it was."""
 
     def assert_source(self, words, *arguments, **extra):
         self.assert_error(2, words, "run", "-m", "none", "-p", "x", *arguments, **extra)
 
     def test_order(self):
-        self.config.write_text("cpu = file\n")
-        self.assert_source(["--cpu takes", "'flag'"], "--cpu", "flag", SLUICE_CPU="env")
+        self.config.write_text("level = file\n")
+        self.assert_source(["--level takes", "'flag'"], "--level", "flag", SLUICE_CPU="env")
         self.assert_source(["SLUICE_CPU takes", "'env'"], SLUICE_CPU="env")
-        self.assert_source(["config:1: cpu takes", "'file'"])
-        self.assert_source(["config:1: cpu takes", "'file'"], SLUICE_CPU="")
+        self.assert_source(["config:1: level takes", "'file'"])
+        self.assert_source(["config:1: level takes", "'file'"], SLUICE_CPU="")
 
     def test_model(self):
         self.config.write_text("# mine\n\n  model =  from config  \r\n")
@@ -121,11 +121,11 @@ class Settings(harness.Case):
         self.assert_source(["SLUICE_THREADS takes"], SLUICE_THREADS="0.5")
 
     def test_last_line_counts(self):
-        self.config.write_text("cpu = one\ncpu = two\n")
+        self.config.write_text("level = one\nlevel = two\n")
         self.assert_source(["config:2", "'two'"])
 
     def test_bad_config(self):
-        self.config.write_text("cpu = ref\nthreds = 2\n")
+        self.config.write_text("level = ref\nthreds = 2\n")
         self.assert_source(["config:2", "'threds'"])
         self.config.write_text("threads\n")
         self.assert_source(["config:1", "key = value"])
@@ -141,7 +141,7 @@ class Settings(harness.Case):
     def test_home_config(self):
         folder = self.home / ".config" / "sluice"
         folder.mkdir(parents=True)
-        (folder / "config").write_text("cpu = home\n")
+        (folder / "config").write_text("level = home\n")
         self.assert_source(["'home'"], XDG_CONFIG_HOME="")
         self.assert_source(["'home'"], XDG_CONFIG_HOME="relative")
 
