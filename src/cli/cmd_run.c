@@ -271,6 +271,7 @@ static const sl_option options[] = {
      .help = "with --json: log-probabilities of each token and of the K likeliest"},
     SL_OPT_THREADS,
     SL_OPT_LEVEL,
+    SL_OPTS_CACHE,
     SL_OPT_KV_TYPE,
     SL_OPT_CHUNK,
     {.name = "timings", .kind = SL_OPTION_FLAG, .help = "print speeds on standard error after each answer"},

@@ -1,5 +1,6 @@
 /* The program `sluice`: finds the command, parses its options, runs it, and turns its status into an exit code:
  * 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
@@ -89,6 +90,14 @@ static int exit_code(sl_status status)
     }
 }
 
+/* The library's own warnings: it goes on, but somebody should know. */
+static void show_warning(void *user, sl_log_level level, const char *line)
+{
+    (void)user;
+    (void)level;
+    sl_print_note("%s", line);
+}
+
 int main(int argc, char **argv)
 {
     sl_err err = {0}, out_err = {0};
@@ -97,6 +106,7 @@ int main(int argc, char **argv)
         setlocale(LC_CTYPE, "C.UTF-8");
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is seen by sl_out_failed */
     sl_interrupt_install();
+    sl_log_set(show_warning, NULL, SL_LOG_WARN);
     sl_status status = dispatch(argc, argv, &err);
     if (status != SL_OK && status != SL_ERR_CANCELLED && !sl_out_failed())
         sl_print_error(err.message);

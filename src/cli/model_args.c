@@ -29,6 +29,14 @@ sl_status sl_model_args_options(const sl_args *args, const char *level, sl_bundl
     return sl_level_choose(level != NULL ? level : sl_args_text(args, "level"), &out->model.level, err);
 }
 
+/* The cache of packed weights, as the command's options want it. */
+static sl_pack_cache_options cache_options(const sl_args *args)
+{
+    return (sl_pack_cache_options){.enabled = !sl_args_flag(args, "no-cache"),
+                                   .verify = sl_args_flag(args, "verify"),
+                                   .max_bytes = sl_args_uint(args, "cache-size") * 1000000};
+}
+
 /* Opens the model of --model with options; progress is drawn while weights are packed. */
 static sl_status open_bundle(const sl_args *args, sl_bundle_options *options, sl_bundle **out, sl_err *err)
 {
@@ -48,6 +56,7 @@ sl_status sl_model_args_open(const sl_args *args, const char *level, sl_bundle *
 {
     sl_bundle_options options;
     SL_TRY(sl_model_args_options(args, level, &options, err));
+    options.model.cache = cache_options(args);
     return open_bundle(args, &options, out, err);
 }
 

@@ -35,6 +35,23 @@ extern const char *const sl_kv_type_choices[]; /* "f16", "f32" */
         .name = "chunk", .kind = SL_OPTION_UINT, .flags = SL_OPTION_SETTING, .argument = "N", .min = 1, .max = 4096,   \
         .fallback = "512", .help = "most prompt tokens worked on in one step"                                          \
     }
+/* Three rows: the cache of packed weights. */
+#define SL_OPTS_CACHE                                                                                                  \
+    {.name = "no-cache",                                                                                               \
+     .kind = SL_OPTION_FLAG,                                                                                           \
+     .flags = SL_OPTION_SETTING,                                                                                       \
+     .help = "pack the weights anew and keep nothing, instead of mapping them from the cache"},                        \
+        {.name = "cache-size",                                                                                         \
+         .kind = SL_OPTION_UINT,                                                                                       \
+         .flags = SL_OPTION_SETTING,                                                                                   \
+         .argument = "MB",                                                                                             \
+         .min = 1,                                                                                                     \
+         .max = 1000000000,                                                                                            \
+         .help = "most megabytes of packed weights to keep, else 20000 but at most a quarter of "                      \
+                 "the disk; those used longest ago go first"},                                                         \
+    {                                                                                                                  \
+        .name = "verify", .kind = SL_OPTION_FLAG, .help = "check all cached weights against their checksums"           \
+    }
 #define SL_OPT_JSON                                                                                                    \
     {                                                                                                                  \
         .name = "json", .kind = SL_OPTION_FLAG, .help = "print the result as one JSON object"                          \

@@ -255,6 +255,22 @@ static bool has_settings(const sl_command *command)
     return false;
 }
 
+/* A setting from elsewhere than the command line: there a flag has a value too. */
+static sl_status set_setting(const sl_option *option, const char *source, const char *text, sl_option_value *value,
+                             sl_err *err)
+{
+    static const char *const on[] = {"1", "yes", "true", "on"}, *const off[] = {"0", "no", "false", "off"};
+    if (option->kind != SL_OPTION_FLAG)
+        return set_value(option, source, text, value, err);
+    for (size_t i = 0; i < SL_COUNTOF(on); i++) {
+        if (strcmp(text, on[i]) == 0)
+            return set_value(option, source, "", value, err);
+        if (strcmp(text, off[i]) == 0)
+            return SL_OK;
+    }
+    SL_FAIL(err, SL_ERR_ARGUMENT, "%s takes yes or no, not '%.40s'", source, text);
+}
+
 /* Fills the settings that the command line left out from the environment, then from the config file. */
 static sl_status fill_settings(sl_args *args, const sl_command *const *commands, size_t n_commands, sl_err *err)
 {
@@ -271,14 +287,14 @@ static sl_status fill_settings(sl_args *args, const sl_command *const *commands,
         sl_option_env_name(option, name);
         const char *text = getenv(name);
         if (text != NULL && text[0] != '\0') {
-            SL_TRY(set_value(option, name, text, &args->values[i], err));
+            SL_TRY(set_setting(option, name, text, &args->values[i], err));
             continue;
         }
         const sl_config_entry *entry = sl_config_find(&config, option->name);
         if (entry != NULL) {
             char source[128];
             snprintf(source, sizeof(source), "%.90s:%u: %s", config.path, entry->line, option->name);
-            SL_TRY(set_value(option, source, entry->value, &args->values[i], err));
+            SL_TRY(set_setting(option, source, entry->value, &args->values[i], err));
         }
     }
     return SL_OK;

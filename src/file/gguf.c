@@ -20,7 +20,8 @@ enum { MAGIC_BYTES = 4 };
 struct sl_gguf {
     const uint8_t *bytes;
     uint64_t n_bytes;
-    int fd; /* of the mapping; -1 when the bytes are the caller's */
+    int fd;                  /* of the mapping; -1 when the bytes are the caller's */
+    struct timespec changed; /* the file's st_mtim */
     sl_arena arena;
     sl_gguf_value *values;
     size_t n_values;
@@ -328,6 +329,9 @@ static sl_status open_bytes(const void *bytes, uint64_t n_bytes, int fd, uint32_
     gguf->bytes = bytes;
     gguf->n_bytes = n_bytes;
     gguf->fd = fd;
+    struct stat st;
+    if (fd >= 0 && !fstat(fd, &st))
+        gguf->changed = st.st_mtim;
     sl_arena_init(&gguf->arena, 0);
     sl_names_init(&gguf->keys);
     sl_names_init(&gguf->tensor_names);
@@ -417,6 +421,38 @@ sl_status sl_gguf_check_file(const sl_gguf *gguf, sl_err *err)
         SL_FAIL(err, SL_ERR_IO, "the model file was cut from %llu to %llu bytes while it was open",
                 (unsigned long long)gguf->n_bytes, (unsigned long long)st.st_size);
     return SL_OK;
+}
+
+sl_status sl_gguf_identity(const sl_gguf *gguf, char hex[SL_SHA256_HEX_BYTES], sl_err *err)
+{
+    hex[0] = 0;
+    if (gguf->fd < 0)
+        return SL_OK;
+    uint64_t numbers[] = {gguf->n_bytes, (uint64_t)gguf->changed.tv_sec, (uint64_t)gguf->changed.tv_nsec};
+    sl_sha256 *sha;
+    SL_TRY(sl_sha256_open(&sha, err));
+    sl_status status = sl_sha256_update(sha, numbers, sizeof numbers, err);
+    if (status == SL_OK)
+        status = sl_sha256_update(sha, gguf->bytes, SL_MIN(gguf->data_start, gguf->n_bytes), err);
+    if (status == SL_OK)
+        status = sl_sha256_finish(sha, hex, err);
+    sl_sha256_close(sha);
+    return status;
+}
+
+bool sl_gguf_is_unchanged(const sl_gguf *gguf)
+{
+    struct stat st;
+    return gguf->fd >= 0 && !fstat(gguf->fd, &st) && (uint64_t)st.st_size == gguf->n_bytes &&
+           st.st_mtim.tv_sec == gguf->changed.tv_sec && st.st_mtim.tv_nsec == gguf->changed.tv_nsec;
+}
+
+void sl_gguf_release(const sl_gguf *gguf, const void *data, size_t n_bytes)
+{
+    const uintptr_t page = 4096; /* a multiple of it elsewhere: the system refuses then, and nothing is lost */
+    uintptr_t begin = ((uintptr_t)data + page - 1) & ~(page - 1), end = ((uintptr_t)data + n_bytes) & ~(page - 1);
+    if (gguf->fd >= 0 && begin < end)
+        (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
 uint64_t sl_gguf_file_bytes(const sl_gguf *gguf)

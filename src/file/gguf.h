@@ -3,6 +3,7 @@
 #ifndef SL_FILE_GGUF_H
 #define SL_FILE_GGUF_H
 
+#include "file/sha256.h"
 #include "kernel/type.h"
 
 /* Value types of metadata; the numbers are the file's. */
@@ -83,6 +84,17 @@ void sl_gguf_close(sl_gguf *gguf);
 /* SL_ERR_IO when the file behind the mapping has been made shorter since it was opened, so that reading tensor data
  * would raise SIGBUS; one fstat, so cheap enough to call before each tensor is read. SL_OK for one in memory. */
 SL_WARN_UNUSED sl_status sl_gguf_check_file(const sl_gguf *gguf, sl_err *err);
+
+/* What tells this file from others, wherever it lies: SHA-256 of its size, its time of change and its header (metadata and
+ * tensor table). Empty for bytes in memory. */
+SL_WARN_UNUSED sl_status sl_gguf_identity(const sl_gguf *gguf, char hex[SL_SHA256_HEX_BYTES], sl_err *err);
+
+/* Whether the file still has the size and time of change that it was opened with. */
+bool sl_gguf_is_unchanged(const sl_gguf *gguf);
+
+/* Takes the pages that lie wholly inside n_bytes at data, a piece of the mapping, out of this process's memory; the
+ * system keeps them as long as it likes, and reading them again brings them back. Any thread. */
+void sl_gguf_release(const sl_gguf *gguf, const void *data, size_t n_bytes);
 
 uint64_t sl_gguf_file_bytes(const sl_gguf *gguf);
 /* The file's alignment of tensor data (general.alignment or 32), and where that data starts in the file. */

@@ -142,8 +142,7 @@ sl_status sl_store_list(const char *folder, sl_store_model **out, size_t *n_mode
     return SL_OK;
 }
 
-/* Path of a pulled model that exists; *out stays NULL when there is none. */
-static sl_status find_model(const char *folder, const char *name, char **out, sl_err *err)
+sl_status sl_store_find(const char *folder, const char *name, char **out, sl_err *err)
 {
     *out = NULL;
     if (!sl_store_name_ok(name))
@@ -165,7 +164,7 @@ static sl_status find_model(const char *folder, const char *name, char **out, sl
 sl_status sl_store_remove(const char *folder, const char *name, sl_err *err)
 {
     char *path = NULL;
-    SL_TRY(find_model(folder, name, &path, err));
+    SL_TRY(sl_store_find(folder, name, &path, err));
     if (!path)
         SL_FAIL(err, SL_ERR_NOT_FOUND, "no pulled model named '%.100s': `sluice list` shows them", name);
     sl_status status = SL_OK;
@@ -183,7 +182,7 @@ sl_status sl_store_resolve(const char *folder, const char *argument, char **out,
         *out = strdup(argument);
         return *out ? SL_OK : no_memory(err);
     }
-    SL_TRY(find_model(folder, argument, out, err));
+    SL_TRY(sl_store_find(folder, argument, out, err));
     if (*out)
         return SL_OK;
     const sl_pull_spec *known;

@@ -23,6 +23,9 @@ bool sl_store_name_ok(const char *name);
 SL_WARN_UNUSED sl_status sl_store_list(const char *folder, sl_store_model **out, size_t *n_models, sl_err *err);
 void sl_store_list_free(sl_store_model *models, size_t n_models);
 
+/* Path of the pulled model of that name, the caller's to free; *out is NULL when there is none. */
+SL_WARN_UNUSED sl_status sl_store_find(const char *folder, const char *name, char **out, sl_err *err);
+
 /* Deletes a pulled model; SL_ERR_NOT_FOUND when there is none of that name. */
 SL_WARN_UNUSED sl_status sl_store_remove(const char *folder, const char *name, sl_err *err);
 

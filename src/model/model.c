@@ -1,6 +1,5 @@
 #include "model/model.h"
 
-#include "base/checked.h"
 #include "model/build.h"
 
 #include <stdio.h>
@@ -11,7 +10,7 @@ struct sl_model {
     sl_arena arena; /* graph, names, constants */
     sl_plan plan;
     sl_model_info info;
-    void **packed; /* memory of each weight; NULL where the file's mapping is used */
+    sl_weights weights;
 };
 
 sl_model_options sl_model_options_default(void)
@@ -101,56 +100,6 @@ static void fill_info(sl_model *model, const sl_gguf *gguf, const sl_arch *arch,
     }
 }
 
-/* ---- weights ---- */
-
-typedef struct {
-    const sl_graph_weight *weight;
-    void *packed;
-} pack_job;
-
-static void pack_share(void *user, int index, int n_threads)
-{
-    const pack_job *job = user;
-    size_t begin, end;
-    sl_threads_share(job->weight->weight.n_panels, index, n_threads, &begin, &end);
-    sl_weight_pack(&job->weight->weight, job->weight->source, job->packed, begin, end);
-}
-
-static sl_status bind_weight(sl_model *model, const sl_gguf *gguf, int index, sl_threads *pool, sl_err *err)
-{
-    SL_TRY(sl_gguf_check_file(gguf, err));
-    sl_graph_weight *w = &model->plan.graph.weights[index];
-    size_t n_bytes = sl_weight_packed_bytes(&w->weight);
-    if (n_bytes == 0) {
-        w->weight.data = w->source;
-        return SL_OK;
-    }
-    model->packed[index] = sl_pages_alloc(n_bytes);
-    if (!model->packed[index])
-        SL_FAIL(err, SL_ERR_NOMEM, "no memory for tensor %s: %.1f MB wanted", w->name, (double)n_bytes / 1e6);
-    pack_job job = {w, model->packed[index]};
-    sl_threads_run(pool, pack_share, &job);
-    w->weight.data = model->packed[index];
-    return SL_OK;
-}
-
-static sl_status bind_weights(sl_model *model, const sl_gguf *gguf, const sl_model_options *options, sl_threads *pool,
-                              sl_err *err)
-{
-    const sl_graph *graph = &model->plan.graph;
-    model->packed = calloc((size_t)graph->n_weights, sizeof *model->packed);
-    if (!model->packed)
-        SL_FAIL(err, SL_ERR_NOMEM, "no memory for the weights' table");
-    uint64_t done = 0;
-    for (int i = 0; i < graph->n_weights; i++) {
-        SL_TRY(bind_weight(model, gguf, i, pool, err));
-        done += sl_weight_packed_bytes(&graph->weights[i].weight);
-        if (options->progress && !options->progress(options->progress_user, done, model->info.packed_bytes))
-            SL_FAIL(err, SL_ERR_CANCELLED, "loading was cancelled");
-    }
-    return SL_OK;
-}
-
 sl_status sl_model_open(const sl_gguf *gguf, const sl_model_options *options, sl_threads *pool, sl_model **out,
                         sl_err *err)
 {
@@ -167,7 +116,8 @@ sl_status sl_model_open(const sl_gguf *gguf, const sl_model_options *options, sl
     if (status == SL_OK) {
         fill_info(model, gguf, arch, &hparams);
         if (!(options->flags & SL_MODEL_NO_WEIGHTS))
-            status = bind_weights(model, gguf, options, pool, err);
+            status = sl_weights_bind(&model->weights, &model->plan, gguf, &options->cache, pool, options->progress,
+                                     options->progress_user, err);
     }
     if (status != SL_OK) {
         sl_model_close(model);
@@ -181,9 +131,7 @@ void sl_model_close(sl_model *model)
 {
     if (!model)
         return;
-    for (int i = 0; model->packed && i < model->plan.graph.n_weights; i++)
-        sl_pages_free(model->packed[i], sl_weight_packed_bytes(&model->plan.graph.weights[i].weight));
-    free(model->packed);
+    sl_weights_close(&model->weights, &model->plan);
     sl_arena_reset(&model->arena);
     free(model);
 }

@@ -5,6 +5,7 @@
 #include "base/threads.h"
 #include "file/gguf.h"
 #include "graph/plan.h"
+#include "model/weights.h"
 
 enum {
     SL_MODEL_NO_WEIGHTS = 1, /* plan only: nothing is packed, the model cannot run (`sluice info`) */
@@ -17,12 +18,12 @@ typedef struct sl_model_options {
     uint32_t disabled_passes; /* bits 1 << sl_pass, for tests */
     const char *const *taps;  /* names of values that must exist in the plan, see sl_tap_fn; n_taps of them */
     size_t n_taps;
-    /* Weight packing: called from the opening thread with bytes done and in all; false cancels. May be NULL. */
-    bool (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
+    sl_pack_cache_options cache;      /* of packed weights; off unless enabled */
+    sl_weights_progress_fn *progress; /* NULL: nobody looks */
     void *progress_user;
 } sl_model_options;
 
-sl_model_options sl_model_options_default(void); /* best level, F16 KV */
+sl_model_options sl_model_options_default(void); /* best level, F16 KV, no cache */
 
 /* What the file says about the model. Strings are static or owned by the model. */
 typedef struct sl_model_info {
