@@ -450,7 +450,7 @@ static bool allocate(sl_context *context)
             return false;
     context->scratch_stride = scratch_stride(plan);
     context->arena = sl_pages_alloc(context->arena_bytes);
-    context->kv_pool = sl_pages_alloc(context->kv_bytes);
+    context->kv_pool = sl_pages_reserve(context->kv_bytes);
     context->scratch = sl_pages_alloc((size_t)sl_threads_count(context->pool) * context->scratch_stride);
     return context->offsets && context->kv && context->wanted && context->claims && context->arena &&
            context->kv_pool && context->scratch;

@@ -54,16 +54,15 @@ void sl_text_index_free(sl_text_index *index)
     *index = (sl_text_index){0};
 }
 
-/* Slot that holds the text, or the empty one where it would go. */
-static sl_text_slot *find_slot(const sl_text_index *index, const char *bytes, size_t n_bytes, uint32_t *tag)
+/* Slot that holds the text of that hash, or the empty one where it would go. */
+static sl_text_slot *find_slot(const sl_text_index *index, const char *bytes, size_t n_bytes, uint64_t hash)
 {
-    uint64_t hash = hash_bytes(bytes, n_bytes, index->seed);
-    *tag = (uint32_t)(hash >> 32);
+    uint32_t tag = (uint32_t)(hash >> 32);
     for (uint32_t i = (uint32_t)hash & index->mask;; i = (i + 1) & index->mask) {
         sl_text_slot *slot = &index->slots[i];
         if (slot->id == UINT32_MAX)
             return slot;
-        if (slot->tag != *tag)
+        if (slot->tag != tag)
             continue;
         size_t n_other;
         const char *other = sl_texts_at(index->texts, slot->id, &n_other);
@@ -72,22 +71,52 @@ static sl_text_slot *find_slot(const sl_text_index *index, const char *bytes, si
     }
 }
 
-void sl_text_index_add(sl_text_index *index, uint32_t id)
+/* Adds text number id, unless an equal one is there. */
+static void add_hashed(sl_text_index *index, uint32_t id, uint64_t hash)
 {
     size_t n_bytes;
-    uint32_t tag;
     const char *bytes = sl_texts_at(index->texts, id, &n_bytes);
-    sl_text_slot *slot = find_slot(index, bytes, n_bytes, &tag);
+    sl_text_slot *slot = find_slot(index, bytes, n_bytes, hash);
     if (slot->id != UINT32_MAX)
         return;
-    *slot = (sl_text_slot){.tag = tag, .id = id};
+    *slot = (sl_text_slot){.tag = (uint32_t)(hash >> 32), .id = id};
     index->max_bytes = SL_MAX(index->max_bytes, (uint32_t)n_bytes);
+}
+
+static uint64_t hash_of(const sl_text_index *index, uint32_t id)
+{
+    size_t n_bytes;
+    const char *bytes = sl_texts_at(index->texts, id, &n_bytes);
+    return hash_bytes(bytes, n_bytes, index->seed);
+}
+
+void sl_text_index_add_all(sl_text_index *index, const bool *wanted, uint32_t n)
+{
+    enum { AHEAD = 16 };
+    struct {
+        uint64_t hash;
+        uint32_t id;
+    } ring[AHEAD];
+    uint32_t n_seen = 0, n_added = 0;
+    for (uint32_t id = 0; id < n; id++) {
+        if (wanted && !wanted[id])
+            continue;
+        if (n_seen - n_added == AHEAD) {
+            add_hashed(index, ring[n_added % AHEAD].id, ring[n_added % AHEAD].hash);
+            n_added++;
+        }
+        uint64_t hash = hash_of(index, id);
+        __builtin_prefetch(&index->slots[(uint32_t)hash & index->mask], 1);
+        ring[n_seen % AHEAD].hash = hash;
+        ring[n_seen++ % AHEAD].id = id;
+    }
+    for (; n_added < n_seen; n_added++)
+        add_hashed(index, ring[n_added % AHEAD].id, ring[n_added % AHEAD].hash);
 }
 
 uint32_t sl_text_index_find(const sl_text_index *index, const char *bytes, size_t n_bytes)
 {
-    uint32_t tag;
     if (n_bytes > index->max_bytes)
         return UINT32_MAX;
-    return find_slot(index, bytes, n_bytes, &tag)->id;
+    return find_slot(index, bytes, n_bytes, hash_bytes(bytes, n_bytes, index->seed))->id;
 }

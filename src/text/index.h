@@ -38,8 +38,9 @@ typedef struct sl_text_index {
 SL_WARN_UNUSED sl_status sl_text_index_init(sl_text_index *index, const sl_texts *texts, uint32_t n, sl_err *err);
 void sl_text_index_free(sl_text_index *index);
 
-/* Adds text number id; of equal texts the first one stays. At most as many as init was told. */
-void sl_text_index_add(sl_text_index *index, uint32_t id);
+/* Adds the texts below n, all of them or those that wanted says, in their order; of equal texts the first one stays. At
+ * most as many as init was told, and once. Slots are fetched ahead: in a large vocabulary nearly each is a cache miss. */
+void sl_text_index_add_all(sl_text_index *index, const bool *wanted, uint32_t n);
 
 /* Number of the text; UINT32_MAX when there is none. */
 uint32_t sl_text_index_find(const sl_text_index *index, const char *bytes, size_t n_bytes);

@@ -121,6 +121,9 @@ static sl_status add_texts(sl_vocab *vocab, const sl_vocab_desc *desc, sl_err *e
     SL_TRY(sl_texts_init(&vocab->bytes, desc->n_tokens, n_bytes, err));
     SL_TRY(sl_text_index_init(&vocab->by_stored, &vocab->stored, desc->n_tokens, err));
     SL_TRY(sl_text_index_init(&vocab->by_bytes, &vocab->bytes, desc->n_tokens, err));
+    bool *merges = malloc(desc->n_tokens * sizeof *merges);
+    if (!merges)
+        SL_FAIL(err, SL_ERR_NOMEM, "vocabulary: out of memory");
     for (uint32_t i = 0; i < desc->n_tokens; i++) {
         const sl_bytes *token = &desc->tokens[i];
         sl_token_type type = type_of(desc, i);
@@ -132,10 +135,11 @@ static sl_status add_texts(sl_vocab *vocab, const sl_vocab_desc *desc, sl_err *e
             (uint32_t)token_bytes(desc->kind, type, token->bytes, token->n_bytes, vocab->bytes.bytes + at_bytes);
         vocab->stored.offsets[i + 1] = at;
         vocab->bytes.offsets[i + 1] = at_bytes;
-        sl_text_index_add(&vocab->by_stored, i);
-        if (sl_token_type_merges(type))
-            sl_text_index_add(&vocab->by_bytes, i);
+        merges[i] = sl_token_type_merges(type);
     }
+    sl_text_index_add_all(&vocab->by_stored, NULL, desc->n_tokens);
+    sl_text_index_add_all(&vocab->by_bytes, merges, desc->n_tokens);
+    free(merges);
     return SL_OK;
 }
 
