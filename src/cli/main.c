@@ -105,6 +105,7 @@ int main(int argc, char **argv)
     if (setlocale(LC_CTYPE, "") == NULL || MB_CUR_MAX == 1)
         setlocale(LC_CTYPE, "C.UTF-8");
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is seen by sl_out_failed */
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a failed write like another */
     sl_interrupt_install();
     sl_log_set(show_warning, NULL, SL_LOG_WARN);
     sl_status status = dispatch(argc, argv, &err);

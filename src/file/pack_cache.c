@@ -49,7 +49,7 @@ static sl_status folder_path(const sl_pack_cache_options *options, char **out, s
 /* Makes the folders of path that are missing, for the user alone. */
 static void make_folders(char *path)
 {
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    for (char *slash = strchr(path + (path[0] == '/'), '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = 0;
         (void)mkdir(path, 0700);
         *slash = '/';
