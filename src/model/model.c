@@ -131,7 +131,7 @@ void sl_model_close(sl_model *model)
 {
     if (!model)
         return;
-    sl_weights_close(&model->weights, &model->plan);
+    sl_weights_close(&model->weights);
     sl_arena_reset(&model->arena);
     free(model);
 }

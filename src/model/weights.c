@@ -90,6 +90,7 @@ static sl_status describe_file(binding *b, sl_err *err)
         if (n_bytes)
             b->file.sections[b->file.n_sections++].n_bytes = n_bytes;
     }
+    SL_TRY(sl_packfile_place(&b->file, err));
     if (!b->cache->enabled || b->file.n_sections == 0)
         return SL_OK;
     SL_TRY(sl_weights_cache_prefix(b->gguf, prefix, err));
@@ -104,19 +105,18 @@ static sl_status describe_file(binding *b, sl_err *err)
     SL_TRY(status);
     for (int i = 0; i < SL_PACKFILE_KEY_BYTES; i++)
         b->file.key[i] = (uint8_t)(hex_value(hex[2 * i]) << 4 | hex_value(hex[2 * i + 1]));
-    SL_TRY(sl_packfile_place(&b->file, err));
     snprintf(b->name, sizeof b->name, "%s%.*s.pack", prefix, PREFIX_CHARS, hex);
     return SL_OK;
 }
 
-/* Points every packed weight into the mapped file. */
-static void bind_map(binding *b)
+/* Points every packed weight to its place behind base. */
+static void bind_sections(binding *b, const char *base)
 {
     const sl_packfile_section *section = b->file.sections;
     for (int i = 0; i < b->graph->n_weights; i++) {
         sl_weight *weight = &b->graph->weights[i].weight;
         if (sl_weight_packed_bytes(weight))
-            weight->data = b->weights->map.bytes + section++->offset;
+            weight->data = base + section++->offset;
     }
 }
 
@@ -173,19 +173,12 @@ static void pack_share(void *user, int index, int n_threads)
 
 static sl_status pack_weight(binding *b, int index, sl_packfile_section *section, sl_err *err)
 {
-    sl_graph_weight *w = &b->graph->weights[index];
     SL_TRY(sl_gguf_check_file(b->gguf, err));
-    pack_job job = {.b = b, .weight = w, .offset = section->offset};
-    if (!b->writer) {
-        b->weights->pages[index] = sl_pages_alloc(section->n_bytes);
-        if (!b->weights->pages[index])
-            SL_FAIL(err, SL_ERR_NOMEM, "no memory for tensor %s: %.1f MB wanted", w->name,
-                    (double)section->n_bytes / 1e6);
-        job.packed = b->weights->pages[index];
-    }
+    pack_job job = {.b = b, .weight = &b->graph->weights[index], .offset = section->offset};
+    if (!b->writer)
+        job.packed = b->weights->pages + section->offset;
     sl_threads_run(b->pool, pack_share, &job);
     section->sum = job.sum;
-    w->weight.data = job.packed;
     return report(b, section->n_bytes) ? SL_OK : cancelled(err);
 }
 
@@ -197,6 +190,17 @@ static sl_status pack_all(binding *b, sl_err *err)
         if (sl_weight_packed_bytes(&b->graph->weights[i].weight))
             SL_TRY(pack_weight(b, i, section++, err));
     return SL_OK;
+}
+
+static sl_status pack_to_memory(binding *b, sl_err *err)
+{
+    sl_weights *weights = b->weights;
+    weights->n_bytes = b->file.n_bytes;
+    weights->pages = sl_pages_alloc(weights->n_bytes);
+    if (!weights->pages)
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for packed weights: %.1f MB wanted", (double)weights->n_bytes / 1e6);
+    bind_sections(b, weights->pages);
+    return pack_all(b, err);
 }
 
 /* Packs through the cache's file. *done is false when it could not be written and nothing was bound. */
@@ -218,7 +222,7 @@ static sl_status pack_through_cache(binding *b, bool *done, sl_err *err)
         sl_err why;
         *done = sl_pack_writer_finish(b->writer, sl_gguf_is_unchanged(b->gguf), &b->weights->map, &why) == SL_OK;
         if (*done)
-            bind_map(b);
+            bind_sections(b, b->weights->map.bytes);
         else
             sl_log(SL_LOG_WARN, "packed weights are not kept: %s", why.message);
     }
@@ -285,7 +289,7 @@ static sl_status verify_map(binding *b, sl_err *err)
 static sl_status bind_cached(binding *b, sl_err *err)
 {
     SL_TRY(sl_pack_cache_find(b->cache, b->name, &b->file, &b->weights->map, err));
-    bind_map(b);
+    bind_sections(b, b->weights->map.bytes);
     sl_status status = sl_gguf_check_file(b->gguf, err);
     if (status == SL_OK && !spot_check(b, err))
         status = SL_ERR_FORMAT;
@@ -316,16 +320,14 @@ static sl_status bind_packed(binding *b, sl_err *err)
         else
             sl_log(SL_LOG_WARN, "packed weights are not kept (--no-cache asks for that): %s", why.message);
     }
-    return done ? SL_OK : pack_all(b, err);
+    return done ? SL_OK : pack_to_memory(b, err);
 }
 
 sl_status sl_weights_bind(sl_weights *out, sl_plan *plan, const sl_gguf *gguf, const sl_pack_cache_options *cache,
                           sl_threads *pool, sl_weights_progress_fn *progress, void *user, sl_err *err)
 {
     sl_graph *graph = &plan->graph;
-    *out = (sl_weights){.pages = calloc((size_t)graph->n_weights + 1, sizeof *out->pages), .n_pages = graph->n_weights};
-    if (!out->pages)
-        SL_FAIL(err, SL_ERR_NOMEM, "no memory for the weights' table");
+    *out = (sl_weights){0};
     binding b = {.weights = out,
                  .graph = graph,
                  .plan = plan,
@@ -343,11 +345,9 @@ sl_status sl_weights_bind(sl_weights *out, sl_plan *plan, const sl_gguf *gguf, c
     return status;
 }
 
-void sl_weights_close(sl_weights *weights, const sl_plan *plan)
+void sl_weights_close(sl_weights *weights)
 {
-    for (int i = 0; weights->pages && i < weights->n_pages; i++)
-        sl_pages_free(weights->pages[i], sl_weight_packed_bytes(&plan->graph.weights[i].weight));
-    free(weights->pages);
+    sl_pages_free(weights->pages, weights->n_bytes);
     sl_pack_map_close(&weights->map);
     *weights = (sl_weights){0};
 }

@@ -11,9 +11,9 @@
 typedef bool sl_weights_progress_fn(void *user, uint64_t done_bytes, uint64_t total_bytes);
 
 typedef struct sl_weights {
-    void **pages; /* memory of each packed weight of the graph; NULL: in the map, or unpacked in the model file */
-    int n_pages;
-    sl_pack_map map;
+    sl_pack_map map; /* the cache's file, or */
+    char *pages;     /* memory of our own, laid out in the same way; NULL: none */
+    size_t n_bytes;
 } sl_weights;
 
 /* Binds every weight of plan's graph: sets weight.data. What has no packed form stays where it lies in gguf, which must
@@ -25,7 +25,7 @@ typedef struct sl_weights {
 SL_WARN_UNUSED sl_status sl_weights_bind(sl_weights *out, sl_plan *plan, const sl_gguf *gguf,
                                          const sl_pack_cache_options *cache, sl_threads *pool,
                                          sl_weights_progress_fn *progress, void *user, sl_err *err);
-void sl_weights_close(sl_weights *weights, const sl_plan *plan);
+void sl_weights_close(sl_weights *weights);
 
 /* Prefix of the names of all cache files made from this model file; empty when it has no identity. out has room for 64
  * bytes. */
