@@ -3,7 +3,8 @@
 
     bench/start.py MODEL.gguf...
 
-The first start finds an empty cache in a temporary folder, later ones what it left; medians. "limit" is what the peak may be: 1.1 x the model file + keys and values + 100 MB.
+The first start finds an empty cache in a temporary folder, later ones what it left; medians. "limit" is what the peak
+may be: 1.1 x the model file + keys and values + 100 MB.
 """
 
 import argparse
