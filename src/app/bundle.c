@@ -83,6 +83,8 @@ static sl_status open_model(sl_bundle *bundle, const sl_bundle_options *options,
     if (options->flags & SL_BUNDLE_NO_WEIGHTS)
         model.flags |= SL_MODEL_NO_WEIGHTS;
     SL_TRY(sl_threads_open(options->n_threads, &bundle->threads, err));
+    if (options->pin)
+        SL_TRY(sl_threads_pin(bundle->threads, err));
     SL_TRY(sl_model_open(bundle->gguf, &model, bundle->threads, &bundle->model, err));
     uint32_t rows = sl_model_get_info(bundle->model)->n_vocab, tokens = sl_vocab_n_tokens(bundle->vocab);
     if (tokens > rows)

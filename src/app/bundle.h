@@ -17,6 +17,7 @@ enum {
 typedef struct sl_bundle_options {
     uint32_t flags;
     int n_threads; /* 0 = sl_cpu_count() */
+    bool pin;      /* each worker, the calling thread too, to a CPU of its own (sl_threads_pin) */
     sl_model_options model;
 } sl_bundle_options;
 

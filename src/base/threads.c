@@ -186,6 +186,28 @@ void sl_threads_close(sl_threads *pool)
     free(pool);
 }
 
+sl_status sl_threads_pin(sl_threads *pool, sl_err *err)
+{
+    cpu_set_t allowed;
+    int rc = pthread_getaffinity_np(pthread_self(), sizeof allowed, &allowed);
+    if (rc)
+        SL_FAIL(err, SL_ERR_IO, "cannot learn which CPUs may be used: %s", strerror(rc));
+    if (pool->n_threads > CPU_COUNT(&allowed))
+        SL_FAIL(err, SL_ERR_ARGUMENT, "%d workers cannot each have one of %d CPUs: take fewer threads, or do not pin",
+                pool->n_threads, CPU_COUNT(&allowed));
+    for (int i = 0, cpu = 0; i < pool->n_threads; i++, cpu++) {
+        while (!CPU_ISSET(cpu, &allowed))
+            cpu++;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        rc = pthread_setaffinity_np(i == 0 ? pthread_self() : pool->handles[i - 1], sizeof one, &one);
+        if (rc)
+            SL_FAIL(err, SL_ERR_IO, "cannot pin worker %d to CPU %d: %s", i, cpu, strerror(rc));
+    }
+    return SL_OK;
+}
+
 int sl_threads_count(const sl_threads *pool)
 {
     return pool->n_threads;

@@ -16,6 +16,11 @@ void sl_threads_close(sl_threads *pool);
 
 int sl_threads_count(const sl_threads *pool);
 
+/* Binds each worker, and the calling thread as worker 0, to one CPU of those the process may use, in their order. They
+ * stay there until the threads end. SL_ERR_ARGUMENT when there are more workers than CPUs; SL_ERR_IO when the system
+ * refuses. */
+SL_WARN_UNUSED sl_status sl_threads_pin(sl_threads *pool, sl_err *err);
+
 /* Runs fn on every worker and returns when all are done. One run at a time per pool. Workers that wait spin
  * briefly, then yield, then sleep, so an idle pool uses no CPU. */
 void sl_threads_run(sl_threads *pool, sl_threads_fn *fn, void *user);

@@ -153,7 +153,7 @@ static const sl_option options[] = {
      .kind = SL_OPTION_FLAG,
      .help =
          "after them, show where the time goes: each kind of step with its bytes, operations and share of the limit"},
-    SL_OPT_THREADS,
+    SL_OPTS_THREADS,
     SL_OPT_LEVEL,
     SL_OPTS_CACHE,
     SL_OPT_KV_TYPE,

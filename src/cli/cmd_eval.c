@@ -251,7 +251,7 @@ static const sl_option options[] = {
      .argument = "LEVEL",
      .choices = yardsticks,
      .help = "also compare with the same model in exact arithmetic (fp32, F32 keys and values)"},
-    SL_OPT_THREADS,
+    SL_OPTS_THREADS,
     SL_OPT_LEVEL,
     SL_OPTS_CACHE,
     SL_OPT_KV_TYPE,

@@ -334,7 +334,7 @@ static const sl_option options[] = {
     {.name = "graph", .kind = SL_OPTION_FLAG, .help = "print the graph as built and after each pass instead"},
     SL_OPT_KV_TYPE,
     SL_OPT_LEVEL,
-    SL_OPT_THREADS,
+    SL_OPTS_THREADS,
     SL_OPT_JSON,
 };
 

@@ -269,7 +269,7 @@ static const sl_option options[] = {
      .argument = "K",
      .max = SL_MAX_LOGPROBS,
      .help = "with --json: log-probabilities of each token and of the K likeliest"},
-    SL_OPT_THREADS,
+    SL_OPTS_THREADS,
     SL_OPT_LEVEL,
     SL_OPTS_CACHE,
     SL_OPT_KV_TYPE,

@@ -25,6 +25,7 @@ sl_status sl_model_args_options(const sl_args *args, const char *level, sl_bundl
 {
     *out = sl_bundle_options_default();
     out->n_threads = (int)sl_args_uint(args, "threads");
+    out->pin = sl_args_flag(args, "pin");
     out->model.kv_type = strcmp(sl_args_text(args, "kv-type"), "f32") == 0 ? SL_TYPE_F32 : SL_TYPE_F16;
     return sl_level_choose(level != NULL ? level : sl_args_text(args, "level"), &out->model.level, err);
 }

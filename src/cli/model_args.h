@@ -14,10 +14,20 @@ extern const char *const sl_kv_type_choices[]; /* "f16", "f32" */
         .name = "model", .letter = 'm', .kind = SL_OPTION_TEXT, .flags = SL_OPTION_SETTING, .argument = "MODEL",       \
         .help = "path of a GGUF file, or the name of a pulled model", .complete = SL_COMPLETE_MODEL                    \
     }
-#define SL_OPT_THREADS                                                                                                 \
+/* Two rows: the workers. */
+#define SL_OPTS_THREADS                                                                                                \
+    {.name = "threads",                                                                                                \
+     .letter = 't',                                                                                                    \
+     .kind = SL_OPTION_UINT,                                                                                           \
+     .flags = SL_OPTION_SETTING,                                                                                       \
+     .argument = "N",                                                                                                  \
+     .min = 0,                                                                                                         \
+     .max = 1024,                                                                                                      \
+     .fallback = "0",                                                                                                  \
+     .help = "worker threads; 0 = as many as the CPUs this process may use"},                                          \
     {                                                                                                                  \
-        .name = "threads", .letter = 't', .kind = SL_OPTION_UINT, .flags = SL_OPTION_SETTING, .argument = "N",         \
-        .min = 0, .max = 1024, .fallback = "0", .help = "worker threads; 0 = as many as the CPUs this process may use" \
+        .name = "pin", .kind = SL_OPTION_FLAG, .flags = SL_OPTION_SETTING,                                             \
+        .help = "keep each worker on a CPU of its own; only for a machine that does nothing else"                      \
     }
 #define SL_OPT_LEVEL                                                                                                   \
     {                                                                                                                  \
@@ -61,7 +71,7 @@ extern const char *const sl_kv_type_choices[]; /* "f16", "f32" */
  * to free. SL_ERR_ARGUMENT when none is given, SL_ERR_NOT_FOUND when there is neither file nor pulled model of that name. */
 SL_WARN_UNUSED sl_status sl_model_args_path(const sl_args *args, const char *word, char **out, sl_err *err);
 
-/* Bundle options from --threads, --level and --kv-type; level, when not NULL, is taken instead of --level. */
+/* Bundle options from --threads, --pin, --level and --kv-type; level, when not NULL, is taken instead of --level. */
 SL_WARN_UNUSED sl_status sl_model_args_options(const sl_args *args, const char *level, sl_bundle_options *out,
                                                sl_err *err);
 

@@ -1,4 +1,7 @@
 /* base: arenas, checked arithmetic, UTF-8, thread pool. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -103,6 +106,85 @@ static void test_threads(void **state)
     assert_int_equal(sl_threads_open(100000, &pool, &err), SL_ERR_ARGUMENT);
 }
 
+/* One worker at a time in the middle of a barrier, the others not before it is done. */
+typedef struct {
+    sl_threads *pool;
+    int in_middle, n_middles;
+    int missed[8];
+} middle_case;
+
+static void middle_work(void *user, int index, int n_threads)
+{
+    middle_case *c = user;
+    (void)n_threads;
+    for (int round = 1; round <= 200; round++) {
+        if (sl_threads_arrive(c->pool)) {
+            c->missed[index] += c->in_middle++ != 0;
+            c->n_middles++;
+            c->in_middle--;
+            sl_threads_release(c->pool);
+        }
+        c->missed[index] += c->n_middles < round;
+        sl_threads_barrier(c->pool);
+    }
+}
+
+static void test_barrier_middle(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= 8; n++) {
+        middle_case c = {0};
+        assert_int_equal(sl_threads_open(n, &c.pool, NULL), SL_OK);
+        sl_threads_run(c.pool, middle_work, &c);
+        assert_int_equal(c.n_middles, 200);
+        for (int i = 0; i < n; i++)
+            assert_int_equal(c.missed[i], 0);
+        sl_threads_close(c.pool);
+    }
+}
+
+static void note_cpus(void *user, int index, int n_threads)
+{
+    (void)n_threads;
+    cpu_set_t *sets = user;
+    pthread_getaffinity_np(pthread_self(), sizeof *sets, &sets[index]);
+}
+
+/* On a thread of its own, which keeps its binding. */
+static void *pin_workers(void *failures)
+{
+    cpu_set_t allowed, sets[64];
+    pthread_getaffinity_np(pthread_self(), sizeof allowed, &allowed);
+    int n = SL_MIN(CPU_COUNT(&allowed), 64), *bad = failures;
+    sl_threads *pool;
+    sl_err err;
+    if (sl_threads_open(CPU_COUNT(&allowed) + 1, &pool, &err) != SL_OK)
+        return NULL;
+    *bad += sl_threads_pin(pool, &err) != SL_ERR_ARGUMENT || !strstr(err.message, "fewer threads");
+    sl_threads_close(pool);
+    *bad += sl_threads_open(n, &pool, &err) != SL_OK || sl_threads_pin(pool, &err) != SL_OK;
+    sl_threads_run(pool, note_cpus, sets);
+    for (int i = 0; i < n; i++) {
+        *bad += CPU_COUNT(&sets[i]) != 1;
+        for (int j = 0; j < i; j++)
+            *bad += CPU_EQUAL(&sets[i], &sets[j]) != 0;
+    }
+    sl_threads_close(pool);
+    return failures;
+}
+
+static void test_pin(void **state)
+{
+    (void)state;
+    int bad = 0;
+    pthread_t thread;
+    void *result;
+    assert_int_equal(pthread_create(&thread, NULL, pin_workers, &bad), 0);
+    assert_int_equal(pthread_join(thread, &result), 0);
+    assert_ptr_equal(result, &bad);
+    assert_int_equal(bad, 0);
+}
+
 static void test_share(void **state)
 {
     (void)state;
@@ -141,8 +223,9 @@ static void test_levels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arena),   cmocka_unit_test(test_checked), cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_share),   cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_arena),   cmocka_unit_test(test_checked),        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_threads), cmocka_unit_test(test_barrier_middle), cmocka_unit_test(test_pin),
+        cmocka_unit_test(test_share),   cmocka_unit_test(test_levels),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
