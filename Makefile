@@ -27,7 +27,7 @@ endif
 endif
 endif
 
-.PHONY: all run test test-long bench fuzz format install uninstall clean help
+.PHONY: all run test test-long bench bench-peers fuzz format install uninstall clean help
 .DEFAULT_GOAL := all
 
 all: $(BUILD)/build.ninja ## build the program, build/sluice
@@ -52,6 +52,9 @@ fuzz: ## FUZZ_SECONDS of libFuzzer for each target
 bench: all ## measure the speed with MODEL
 	@test -e $(call quote,MODEL) || $(BUILD)/sluice pull $(call quote,MODEL)
 	@$(BUILD)/sluice bench -m $(call quote,MODEL)
+
+bench-peers: all ## measure sluice beside llama.cpp, ik_llama.cpp and transformers (PEERS_OPTIONS: see the script)
+	@python3 tools/bench_peers.py $(PEERS_OPTIONS)
 
 format: ## format all C files in place
 	@python3 tools/format.py --fix
