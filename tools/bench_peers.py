@@ -241,7 +241,8 @@ class IkLlama(LlamaCpp):
         return IK_LLAMA
 
     def flags(self, variant):
-        return [word for flag in variant for word in (flag, 1)], variant
+        """With flash attention this release aborts in batches of several sequences (an assertion of its kernel)."""
+        return [word for flag in variant for word in (flag, 1)], ("-no-fa", *variant)
 
     def parse_batched(self, text):
         """Lines of a table: | PP | TG | B | N_KV | T_PP | S_PP | T_TG | S_TG | …"""
