@@ -224,6 +224,32 @@ void sl_unpack_q2_k(const void *unit, int lane, uint8_t *block)
     }
 }
 
+/* Numbers of 3 bits in lane's place of three lines (sl_unit_q3_k), and back. */
+static void put_threes(uint8_t (*lines)[SL_LINE], int lane, const uint8_t q[SL_GROUP])
+{
+    uint8_t bytes[3][4] = {{0}};
+    for (int c = 0; c < SL_GROUP; c++) {
+        int i = c / 4, j = c % 4;
+        if (i < 6) {
+            bytes[i / 2][j] |= (uint8_t)(q[c] << i % 2 * 3);
+        } else {
+            bytes[i - 6][j] |= (uint8_t)((q[c] & 3) << 6);
+            bytes[2][j] |= (uint8_t)(q[c] >> 2 << i);
+        }
+    }
+    for (int k = 0; k < 3; k++)
+        memcpy(lines[k] + 4 * lane, bytes[k], 4);
+}
+
+static void get_threes(const uint8_t (*lines)[SL_LINE], int lane, uint8_t q[SL_GROUP])
+{
+    for (int c = 0; c < SL_GROUP; c++) {
+        int i = c / 4, at = 4 * lane + c % 4;
+        q[c] =
+            i < 6 ? lines[i / 2][at] >> i % 2 * 3 & 7 : (uint8_t)(lines[i - 6][at] >> 6 | (lines[2][at] >> i & 1) << 2);
+    }
+}
+
 /* Q3_K: hmask[32] of bit 2, qs[64], 12 bytes with 16 scales of 6 bits, f16 d. Scale s has its low 4 bits in byte s % 8
  * (high nibble for s >= 8) and its high 2 bits in bits s / 4 * 2 of byte 8 + s % 4. */
 void sl_pack_q3_k(const uint8_t *block, void *unit, int lane)
@@ -236,11 +262,12 @@ void sl_pack_q3_k(const uint8_t *block, void *unit, int lane)
     for (int g = 0; g < SL_SUPER_GROUPS / 4; g++)
         memset(u->high[g][lane], 0, 2);
     for (int g = 0; g < SL_SUPER_GROUPS; g++) {
-        uint8_t q[SL_GROUP];
+        uint8_t q[SL_GROUP], high[SL_GROUP];
         plane_pairs(block + 32, g, q);
-        put_bit_pairs(u->group[g].lines, lane, q);
-        plane_bits(block, g, q);
-        put_bits(u->group[g].high, lane, q);
+        plane_bits(block, g, high);
+        for (int e = 0; e < SL_GROUP; e++)
+            q[e] |= (uint8_t)(high[e] << 2);
+        put_threes(u->lines[g], lane, q);
         for (int h = 0, s = 2 * g; h < 2; h++, s++) {
             u->low[g % 4][lane][h] |= (uint8_t)((scales[s % 8] >> s / 8 * 4 & 15) << g / 4 * 4);
             u->high[g % 2][lane][h] |= (uint8_t)((scales[8 + s % 4] >> s / 4 * 2 & 3) << g / 2 * 2);
@@ -255,11 +282,12 @@ void sl_unpack_q3_k(const void *unit, int lane, uint8_t *block)
     memset(block, 0, 108);
     memcpy(block + 108, &u->d[lane], 2);
     for (int g = 0; g < SL_SUPER_GROUPS; g++) {
-        uint8_t q[SL_GROUP];
-        get_bit_pairs(u->group[g].lines, lane, q);
+        uint8_t q[SL_GROUP], high[SL_GROUP];
+        get_threes(u->lines[g], lane, q);
+        for (int e = 0; e < SL_GROUP; e++)
+            high[e] = q[e] >> 2;
         add_plane_pairs(block + 32, g, q);
-        get_bits(u->group[g].high, lane, q);
-        add_plane_bits(block, g, q);
+        add_plane_bits(block, g, high);
         for (int h = 0, s = 2 * g; h < 2; h++, s++) {
             scales[s % 8] |= (uint8_t)((u->low[g % 4][lane][h] >> g / 4 * 4 & 15) << s / 8 * 4);
             scales[8 + s % 4] |= (uint8_t)((u->high[g % 2][lane][h] >> g / 2 * 2 & 3) << s / 4 * 2);

@@ -51,14 +51,14 @@ typedef struct sl_unit_q2_k {                   /* half h of group g: w = d (sc 
     uint16_t d[SL_PANEL_ROWS], dmin[SL_PANEL_ROWS];
 } sl_unit_q2_k;
 
-typedef struct sl_unit_q3_k { /* half h of group g: w = d ((sc - 32) (q - 4)), sc of 6 bits */
-    struct {
-        uint8_t lines[2][SL_LINE]; /* line of bit pairs for each half: bits 0, 1 */
-        uint8_t high[SL_LINE];     /* line of bits: bit 2 */
-    } group[SL_SUPER_GROUPS];
-    uint8_t low[SL_SUPER_GROUPS / 2][SL_PANEL_ROWS]
-               [2]; /* low 4 bits of each half's sc: group g in [g % 4], nibble g / 4 */
-    uint8_t high[SL_SUPER_GROUPS / 4][SL_PANEL_ROWS][2]; /* high 2 bits: group g in [g % 2], bits g / 2 * 2 */
+/* Half h of group g: w = d ((sc - 32) (q - 4)), sc of 6 bits. Eight lines of three bits fill three: line i < 6 (columns
+ * 4 i + j) is in bits 0-2 (even i) or 3-5 of line i / 2; the low bits of lines 6 and 7 are in bits 6, 7 of lines 0 and 1,
+ * their bits 2 in bits 6 and 7 of line 2. */
+typedef struct sl_unit_q3_k {
+    uint8_t lines[SL_SUPER_GROUPS][3][SL_LINE];
+    /* Of each half's sc: low 4 bits, group g in [g % 4], nibble g / 4; high 2 bits, in [g % 2], bits g / 2 * 2 */
+    uint8_t low[SL_SUPER_GROUPS / 2][SL_PANEL_ROWS][2];
+    uint8_t high[SL_SUPER_GROUPS / 4][SL_PANEL_ROWS][2];
     uint16_t d[SL_PANEL_ROWS];
 } sl_unit_q3_k;
 

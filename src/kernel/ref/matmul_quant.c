@@ -186,16 +186,14 @@ SL_INLINE void unpack_q3_k(const void *panel, size_t index, group *out)
 {
     const sl_unit_q3_k *unit = (const sl_unit_q3_k *)panel + index / SL_SUPER_GROUPS;
     size_t g = index % SL_SUPER_GROUPS;
-    for (int c = 0; c < SL_GROUP; c++)
-        for (int l = 0; l < LANES; l++)
-            out->w[c][l] = -4.0f;
-    add_bit_pairs(out, unit->group[g].lines, 0);
-    add_bits(out, unit->group[g].high, 2);
+    const uint8_t(*lines)[SL_LINE] = unit->lines[g];
     for (int c = 0; c < SL_GROUP; c++) {
         for (int l = 0; l < LANES; l++) {
+            int i = c / 4, at = 4 * l + c % 4;
+            int q = i < 6 ? lines[i / 2][at] >> i % 2 * 3 & 7 : lines[i - 6][at] >> 6 | (lines[2][at] >> i & 1) << 2;
             int low = unit->low[g % 4][l][c / 16] >> g / 4 * 4 & 15;
             int high = unit->high[g % 2][l][c / 16] >> g / 2 * 2 & 3;
-            out->w[c][l] *= (float)((low | high << 4) - 32);
+            out->w[c][l] = (float)(((low | high << 4) - 32) * (q - 4));
         }
     }
     load_f16(out->d, unit->d);

@@ -151,7 +151,12 @@ SL_INLINE factors factors_q2_k(const void *unit, size_t i)
 SL_INLINE __m512i line_q3_k(const void *unit, size_t i, int at)
 {
     const sl_unit_q3_k *u = unit;
-    return add_high_bits(bit_pair_line(u->group[i].lines, at), _mm512_loadu_si512(u->group[i].high), at - 2, 4);
+    const uint8_t(*lines)[SL_LINE] = u->lines[i];
+    __m512i v = _mm512_loadu_si512(lines[at < 6 ? at / 2 : at - 6]);
+    if (at < 6)
+        return _mm512_and_si512(_mm512_srli_epi16(v, (unsigned)(at % 2 * 3)), _mm512_set1_epi8(7));
+    __m512i low = _mm512_and_si512(_mm512_srli_epi16(v, 6), _mm512_set1_epi8(3));
+    return add_high_bits(low, _mm512_loadu_si512(lines[2]), at - 2, 4);
 }
 
 SL_INLINE factors factors_q3_k(const void *unit, size_t i)
