@@ -20,7 +20,9 @@ typedef struct sl_layout_info {
 /* Of a packed layout; NULL for SOURCE. */
 const sl_layout_info *sl_layout_get(sl_layout layout);
 
-sl_block_pack_fn sl_pack_q4_0, sl_pack_q4_1, sl_pack_q5_0, sl_pack_q8_0, sl_pack_q4_k, sl_pack_q6_k;
-sl_block_unpack_fn sl_unpack_q4_0, sl_unpack_q4_1, sl_unpack_q5_0, sl_unpack_q8_0, sl_unpack_q4_k, sl_unpack_q6_k;
+sl_block_pack_fn sl_pack_q4_0, sl_pack_q4_1, sl_pack_q5_0, sl_pack_q5_1, sl_pack_q8_0, sl_pack_q2_k, sl_pack_q3_k,
+    sl_pack_q4_k, sl_pack_q5_k, sl_pack_q6_k, sl_pack_iq4_nl, sl_pack_iq4_xs, sl_pack_mxfp4;
+sl_block_unpack_fn sl_unpack_q4_0, sl_unpack_q4_1, sl_unpack_q5_0, sl_unpack_q5_1, sl_unpack_q8_0, sl_unpack_q2_k,
+    sl_unpack_q3_k, sl_unpack_q4_k, sl_unpack_q5_k, sl_unpack_q6_k, sl_unpack_iq4_nl, sl_unpack_iq4_xs, sl_unpack_mxfp4;
 
 #endif

@@ -25,9 +25,16 @@ typedef enum sl_layout {
     SL_LAYOUT_Q4_0, /* 4-bit, symmetric */
     SL_LAYOUT_Q4_1, /* 4-bit, scale and minimum */
     SL_LAYOUT_Q5_0,
+    SL_LAYOUT_Q5_1,
     SL_LAYOUT_Q8_0,
+    SL_LAYOUT_Q2_K,
+    SL_LAYOUT_Q3_K,
     SL_LAYOUT_Q4_K,
+    SL_LAYOUT_Q5_K,
     SL_LAYOUT_Q6_K,
+    SL_LAYOUT_IQ4_NL,
+    SL_LAYOUT_IQ4_XS,
+    SL_LAYOUT_MXFP4,
     SL_LAYOUT_COUNT
 } sl_layout;
 

@@ -12,15 +12,26 @@ static const sl_layout_info layouts[SL_LAYOUT_COUNT] = {
     [SL_LAYOUT_Q4_0] = {SL_TYPE_Q4_0, SL_ACT_Q8, 32, sizeof(sl_unit_q4_0), sl_pack_q4_0, sl_unpack_q4_0},
     [SL_LAYOUT_Q4_1] = {SL_TYPE_Q4_1, SL_ACT_Q8, 32, sizeof(sl_unit_q4_1), sl_pack_q4_1, sl_unpack_q4_1},
     [SL_LAYOUT_Q5_0] = {SL_TYPE_Q5_0, SL_ACT_Q8, 32, sizeof(sl_unit_q5_0), sl_pack_q5_0, sl_unpack_q5_0},
+    [SL_LAYOUT_Q5_1] = {SL_TYPE_Q5_1, SL_ACT_Q8, 32, sizeof(sl_unit_q5_1), sl_pack_q5_1, sl_unpack_q5_1},
     [SL_LAYOUT_Q8_0] = {SL_TYPE_Q8_0, SL_ACT_Q8, 32, sizeof(sl_unit_q8_0), sl_pack_q8_0, sl_unpack_q8_0},
+    [SL_LAYOUT_Q2_K] = {SL_TYPE_Q2_K, SL_ACT_Q8, 256, sizeof(sl_unit_q2_k), sl_pack_q2_k, sl_unpack_q2_k},
+    [SL_LAYOUT_Q3_K] = {SL_TYPE_Q3_K, SL_ACT_Q8, 256, sizeof(sl_unit_q3_k), sl_pack_q3_k, sl_unpack_q3_k},
     [SL_LAYOUT_Q4_K] = {SL_TYPE_Q4_K, SL_ACT_Q8, 256, sizeof(sl_unit_q4_k), sl_pack_q4_k, sl_unpack_q4_k},
+    [SL_LAYOUT_Q5_K] = {SL_TYPE_Q5_K, SL_ACT_Q8, 256, sizeof(sl_unit_q5_k), sl_pack_q5_k, sl_unpack_q5_k},
     [SL_LAYOUT_Q6_K] = {SL_TYPE_Q6_K, SL_ACT_Q8, 256, sizeof(sl_unit_q6_k), sl_pack_q6_k, sl_unpack_q6_k},
+    [SL_LAYOUT_IQ4_NL] = {SL_TYPE_IQ4_NL, SL_ACT_Q8, 32, sizeof(sl_unit_iq4_nl), sl_pack_iq4_nl, sl_unpack_iq4_nl},
+    [SL_LAYOUT_IQ4_XS] = {SL_TYPE_IQ4_XS, SL_ACT_Q8, 256, sizeof(sl_unit_iq4_xs), sl_pack_iq4_xs, sl_unpack_iq4_xs},
+    [SL_LAYOUT_MXFP4] = {SL_TYPE_MXFP4, SL_ACT_Q8, 32, sizeof(sl_unit_mxfp4), sl_pack_mxfp4, sl_unpack_mxfp4},
 };
 
 /* A unit holds its 16 source blocks and nothing more: packing never grows a weight. */
 _Static_assert(sizeof(sl_unit_q4_0) == 16 * 18 && sizeof(sl_unit_q4_1) == 16 * 20, "no padding");
-_Static_assert(sizeof(sl_unit_q5_0) == 16 * 22 && sizeof(sl_unit_q8_0) == 16 * 34, "no padding");
-_Static_assert(sizeof(sl_unit_q4_k) == 16 * 144 && sizeof(sl_unit_q6_k) == 16 * 210, "no padding");
+_Static_assert(sizeof(sl_unit_q5_0) == 16 * 22 && sizeof(sl_unit_q5_1) == 16 * 24, "no padding");
+_Static_assert(sizeof(sl_unit_q8_0) == 16 * 34 && sizeof(sl_unit_q2_k) == 16 * 84, "no padding");
+_Static_assert(sizeof(sl_unit_q3_k) == 16 * 110 && sizeof(sl_unit_q4_k) == 16 * 144, "no padding");
+_Static_assert(sizeof(sl_unit_q5_k) == 16 * 176 && sizeof(sl_unit_q6_k) == 16 * 210, "no padding");
+_Static_assert(sizeof(sl_unit_iq4_nl) == 16 * 18 && sizeof(sl_unit_iq4_xs) == 16 * 136, "no padding");
+_Static_assert(sizeof(sl_unit_mxfp4) == 16 * 17, "no padding");
 
 const sl_layout_info *sl_layout_get(sl_layout layout)
 {

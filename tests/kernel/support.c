@@ -81,12 +81,36 @@ static uint16_t random_f16(void)
     }
 }
 
-/* Where a block keeps its f16 factors. */
+/* Where a block keeps its f16 factors; how many there are. */
 static size_t f16_fields(sl_type type, size_t at[2])
 {
-    at[0] = type == SL_TYPE_Q6_K ? 208 : 0;
-    at[1] = 2;
-    return type == SL_TYPE_Q4_1 || type == SL_TYPE_Q4_K ? 2 : 1;
+    at[0] = type == SL_TYPE_Q2_K ? 80 : type == SL_TYPE_Q3_K ? 108 : type == SL_TYPE_Q6_K ? 208 : 0;
+    at[1] = at[0] + 2;
+    switch (type) {
+    case SL_TYPE_MXFP4:
+        return 0;
+    case SL_TYPE_Q4_1:
+    case SL_TYPE_Q5_1:
+    case SL_TYPE_Q2_K:
+    case SL_TYPE_Q4_K:
+    case SL_TYPE_Q5_K:
+        return 2;
+    default:
+        return 1;
+    }
+}
+
+/* An exponent whose weights and sums stay finite: mostly near one, sometimes as small as they come, or large. */
+static uint8_t random_e8m0(void)
+{
+    switch (random_below(8)) {
+    case 0:
+        return (uint8_t)random_below(4);
+    case 1:
+        return (uint8_t)random_below(160);
+    default:
+        return (uint8_t)(117 + random_below(12));
+    }
 }
 
 void *random_source(sl_type type, size_t n_rows, size_t n_cols)
@@ -115,8 +139,26 @@ void *random_source(sl_type type, size_t n_rows, size_t n_cols)
             half = random_f16();
             memcpy(block + at[i], &half, sizeof half);
         }
+        if (type == SL_TYPE_MXFP4)
+            block[0] = random_e8m0();
     }
     return source;
+}
+
+void spoil_factors(sl_type type, void *source, size_t n_rows, size_t n_cols)
+{
+    static const uint16_t halves[] = {0x7e00, 0xfe00, 0x7c00, 0xfc00, 0x0000, 0x8000, 0x7bff, 0x0001};
+    static const uint8_t exponents[] = {0, 1, 2, 200, 231, 232, 254, 255};
+    const sl_type_info *info = sl_type_get((uint32_t)type);
+    size_t n_blocks = n_rows * (n_cols / info->block_elems);
+    for (size_t i = 0; i < 1 + n_blocks / 8; i++) {
+        uint8_t *block = (uint8_t *)source + random_below((uint32_t)n_blocks) * info->block_bytes;
+        size_t at[2], n_fields = f16_fields(type, at), which = random_below(8);
+        if (type == SL_TYPE_MXFP4)
+            block[0] = exponents[which];
+        else
+            memcpy(block + at[random_below((uint32_t)n_fields)], &halves[which], sizeof halves[0]);
+    }
 }
 
 sl_weight weight_from(sl_level level, sl_type type, const void *source, size_t n_rows, size_t n_cols)

@@ -23,6 +23,8 @@ bool guarded_free(guarded *g);
 
 /* Random source rows of a type: random integers, finite scales of mixed size and sign. The caller frees them. */
 void *random_source(sl_type type, size_t n_rows, size_t n_cols);
+/* Gives some blocks of a quantized source a NaN, an infinity, a zero or an extreme as scale or minimum. */
+void spoil_factors(sl_type type, void *source, size_t n_rows, size_t n_cols);
 
 /* A described weight with its data in the level's layout, made from source. weight_free frees the packed data. */
 sl_weight weight_from(sl_level level, sl_type type, const void *source, size_t n_rows, size_t n_cols);

@@ -49,6 +49,30 @@ static inline unsigned char *random_blocks(sl_type type, uint64_t n_elems, uint3
             put_f16(block, 0.01f * wobble);
             put_f16(block + 2, -0.075f * wobble);
             break;
+        case SL_TYPE_Q5_1:
+            put_f16(block, 0.005f * wobble);
+            put_f16(block + 2, -0.075f * wobble);
+            break;
+        case SL_TYPE_Q2_K:
+            put_f16(block + 80, 0.004f * wobble);
+            put_f16(block + 82, 0.006f * wobble);
+            break;
+        case SL_TYPE_Q3_K:
+            put_f16(block + 108, 0.001f * wobble);
+            break;
+        case SL_TYPE_Q5_K:
+            put_f16(block, 0.00015f * wobble);
+            put_f16(block + 2, 0.002f * wobble);
+            break;
+        case SL_TYPE_IQ4_NL:
+            put_f16(block, 0.0006f * wobble);
+            break;
+        case SL_TYPE_IQ4_XS:
+            put_f16(block, 0.00004f * wobble);
+            break;
+        case SL_TYPE_MXFP4: /* units of 2^-8 and 2^-7, near half of the largest value */
+            block[0] = (unsigned char)(120 + (block[0] & 1));
+            break;
         case SL_TYPE_Q8_0:
             put_f16(block, 0.0006f * wobble);
             break;
@@ -68,8 +92,9 @@ static inline unsigned char *random_blocks(sl_type type, uint64_t n_elems, uint3
 
 static inline void random_model_write(const char *path, const char *vocabulary_path)
 {
-    static const sl_type types[] = {SL_TYPE_Q4_0, SL_TYPE_Q4_1, SL_TYPE_Q5_0, SL_TYPE_Q8_0,
-                                    SL_TYPE_Q4_K, SL_TYPE_Q6_K, SL_TYPE_F16,  SL_TYPE_BF16};
+    static const sl_type types[] = {SL_TYPE_Q4_0, SL_TYPE_Q4_1, SL_TYPE_Q5_0,   SL_TYPE_Q8_0,   SL_TYPE_Q4_K,
+                                    SL_TYPE_Q6_K, SL_TYPE_F16,  SL_TYPE_BF16,   SL_TYPE_Q5_1,   SL_TYPE_Q2_K,
+                                    SL_TYPE_Q3_K, SL_TYPE_Q5_K, SL_TYPE_IQ4_NL, SL_TYPE_IQ4_XS, SL_TYPE_MXFP4};
     static const struct {
         const char *name;
         uint64_t cols, rows;
@@ -81,6 +106,7 @@ static inline void random_model_write(const char *path, const char *vocabulary_p
     };
     enum { N_MATRICES = sizeof matrices / sizeof matrices[0] };
     unsigned char *data[RANDOM_LAYERS * N_MATRICES + 1];
+    _Static_assert(sizeof types / sizeof types[0] <= RANDOM_LAYERS * N_MATRICES, "each type occurs");
     static float ones[RANDOM_EMBD];
     for (int i = 0; i < RANDOM_EMBD; i++)
         ones[i] = 0.9f + 0.001f * (float)i;

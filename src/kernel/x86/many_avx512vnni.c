@@ -23,7 +23,7 @@ _Static_assert(X_BYTES + TILE_PANELS * GROUPS * sizeof(sl_vnni_group) <= SL_MATM
 typedef struct record {
     int8_t q[SL_GROUP];
     int32_t start[2]; /* of the integer sums: START less the offset's share; HALVES: one for each half */
-    float scale, sum;
+    float scale, sum; /* MINIMUMS: in sum's place both half sums, 16 bits each */
 } record;
 _Static_assert(sizeof(record) == 48, "written as 32 and 16 bytes");
 
@@ -50,8 +50,9 @@ static void load_row(const job *j, const char *row, record *out, size_t tile_row
 {
     const size_t n_cols = j->args->weight->n_cols, first = j->col / SL_GROUP;
     const char *q = row + j->col;
-    const float *scale = sl_q8_scale(row, n_cols) + first, *sum = sl_q8_sum(row, n_cols) + first;
     const int16_t *half = sl_q8_half_sum(row, n_cols) + 2 * first;
+    const float *scale = sl_q8_scale(row, n_cols) + first;
+    const float *sum = j->form == SL_VNNI_MINIMUMS ? (const float *)(const void *)half : sl_q8_sum(row, n_cols) + first;
     /* What each half sum takes off each start, as pairs for vpmaddwd. */
     const int16_t o = (int16_t)-j->offset, both = j->form == SL_VNNI_HALVES ? 0 : o;
     const __m128i pairs = _mm_setr_epi16(o, both, both, o, 0, 0, 0, 0), magic = _mm_setr_epi32(START, START, 0, 0);
@@ -119,6 +120,24 @@ SL_INLINE void add_lines(__m512 acc[TILE_PANELS][TILE_ROWS], const sl_vnni_group
     }
 }
 
+/* acc += t(isum, d[1]) * scale with isum = the minimums times the half sums. */
+SL_INLINE void add_minimums(__m512 acc[TILE_PANELS][TILE_ROWS], const sl_vnni_group *w, const record *x, const int rows,
+                            const int panels)
+{
+#pragma GCC unroll 2
+    for (int p = 0; p < panels; p++) {
+        __m512 d = _mm512_load_ps(w[p * GROUPS].d[1]), less = _mm512_load_ps(w[p * GROUPS].less[1]);
+        __m512i mins = _mm512_load_si512(w[p * GROUPS].mins);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            __m512i half_sums = _mm512_castps_si512(_mm512_set1_ps(x[r].sum));
+            __m512i isum = _mm512_dpwssd_epi32(_mm512_set1_epi32(START), mins, half_sums);
+            __m512 t = _mm512_fmadd_ps(_mm512_castsi512_ps(isum), d, less);
+            acc[p][r] = _mm512_fmadd_ps(t, _mm512_set1_ps(x[r].scale), acc[p][r]);
+        }
+    }
+}
+
 SL_INLINE void add_group(__m512 acc[TILE_PANELS][TILE_ROWS], const sl_vnni_group *w, const record *x,
                          const sl_vnni_form form, const int rows, const int panels)
 {
@@ -128,6 +147,8 @@ SL_INLINE void add_group(__m512 acc[TILE_PANELS][TILE_ROWS], const sl_vnni_group
         return;
     }
     add_lines(acc, w, x, 0, 0, 8, rows, panels);
+    if (form == SL_VNNI_MINIMUMS)
+        add_minimums(acc, w, x, rows, panels);
     if (form == SL_VNNI_AFFINE) {
 #pragma GCC unroll 2
         for (int p = 0; p < panels; p++) {
@@ -197,10 +218,11 @@ typedef void tile_fn(const job *j, size_t row, size_t panel, const record *x);
 TILES(SL_VNNI_SYMMETRIC, symmetric)
 TILES(SL_VNNI_AFFINE, affine)
 TILES(SL_VNNI_HALVES, halves)
+TILES(SL_VNNI_MINIMUMS, minimums)
 
 /* [form][panels - 1][rows - 4] */
-static tile_fn *const tiles[SL_VNNI_FORMS][TILE_PANELS][3] = {TILE_NAMES(symmetric), TILE_NAMES(affine),
-                                                              TILE_NAMES(halves)};
+static tile_fn *const tiles[SL_VNNI_FORMS][TILE_PANELS][3] = {
+    TILE_NAMES(symmetric), TILE_NAMES(affine), TILE_NAMES(halves), TILE_NAMES(symmetric), TILE_NAMES(minimums)};
 
 /* Asks for a share of the next panels' bytes: they are wanted all at once when the rows are through. */
 static void prefetch_share(const char *next, size_t bytes, size_t row, size_t rows, size_t n_rows)

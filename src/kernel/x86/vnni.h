@@ -11,16 +11,19 @@
 
 enum { PREFETCH_BYTES = 4096 }; /* ahead of the group at work, for few rows */
 
-/* d: factor of isum; m: of the activations' sum (AFFINE), or of the second half's isum (HALVES). */
+/* d: factor of isum; m: of the activations' sum (AFFINE), of the second half's isum (HALVES), or of the minimums' sum
+ * (MINIMUMS). scales and mins of the two halves (SCALED, MINIMUMS): pairs of int16 in each 32 bits. */
 typedef struct factors {
     __m512 d, m;
+    __m512i scales, mins;
 } factors;
 
 /* A layout; constant where the functions below are inlined, so nothing of it remains at run time. */
 typedef struct layout {
     sl_vnni_form form;
     int offset;         /* of the unsigned integers, to be taken out */
-    size_t group_bytes; /* of a panel, on average */
+    size_t unit_groups; /* of a unit: groups that share factors */
+    size_t unit_bytes;
     __m512i (*line)(const void *panel, size_t group, int line);
     factors (*factors)(const void *panel, size_t group);
 } layout;
@@ -112,11 +115,13 @@ SL_INLINE void take_offset(__m512i *isum, const rows *half_sum, const int n_rows
 }
 
 /* Integer sums begin at the bits of M = 1.5 * 2^23: as floats they then are M + isum. */
-SL_INLINE void start(__m512i *isum, const int n_rows)
+enum { MAGIC_BITS = 0x4b400000 };
+
+SL_INLINE void start(__m512i *isum, const int n_rows, int value)
 {
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++)
-        isum[r] = _mm512_set1_epi32(0x4b400000);
+        isum[r] = _mm512_set1_epi32(value);
 }
 
 /* acc[r] += (isum[r] * d) * scale[r], where isum * d = fma(M + isum, d, -(M d)) */
@@ -130,29 +135,66 @@ SL_INLINE void add_scaled(__m512 *acc, const __m512i *isum, __m512 d, const rows
     EACH_WITH_BROADCAST("vfmadd231ps", acc, t, scale, 0)
 }
 
+/* Sums from `from` over half h (0 or 1) of a group, without the offset. */
+SL_INLINE void sum_half(__m512i *isum, const layout *lay, const void *panel, size_t g, const rows *x,
+                        const rows *half_sum, const int h, const int from, const int n_rows)
+{
+    const uint32_t out = (uint32_t)-lay->offset;
+    start(isum, n_rows, from);
+    if (h == 0) {
+        DOT_LINE(0);
+        DOT_LINE(1);
+        DOT_LINE(2);
+        DOT_LINE(3);
+    } else {
+        DOT_LINE(4);
+        DOT_LINE(5);
+        DOT_LINE(6);
+        DOT_LINE(7);
+    }
+    if (lay->offset)
+        take_offset(isum, half_sum, n_rows, (int)(h == 0 ? out & 0xffff : out << 16));
+}
+
+/* A group whose halves have integer scales: the halves' sums fit 16 bits, so one instruction multiplies both of a lane
+ * with their scales and adds them. */
+SL_INLINE void add_scaled_halves(__m512 *acc, const layout *lay, const void *panel, size_t g, const rows *x,
+                                 const rows *scale, const rows *half_sum, const int n_rows)
+{
+    const factors f = lay->factors(panel, g);
+    __m512i isum[12], second[12];
+    sum_half(isum, lay, panel, g, x, half_sum, 0, 0, n_rows);
+    sum_half(second, lay, panel, g, x, half_sum, 1, 0, n_rows);
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++) {
+        __m512i pairs = _mm512_mask_blend_epi16(0xaaaaaaaa, isum[r], _mm512_slli_epi32(second[r], 16));
+        isum[r] = _mm512_dpwssd_epi32(_mm512_set1_epi32(MAGIC_BITS), pairs, f.scales);
+    }
+    add_scaled(acc, isum, f.d, scale, n_rows);
+    if (lay->form == SL_VNNI_MINIMUMS) {
+        start(isum, n_rows, MAGIC_BITS);
+        ROWS_WITH_BROADCAST("vpdpwssd", isum, f.mins, half_sum, 0)
+        add_scaled(acc, isum, f.m, scale, n_rows);
+    }
+}
+
 /* One group; x, scale and last (sum or half_sum) stand at the group. */
 SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size_t g, const rows *x, const rows *scale,
                          const rows *last, const int n_rows)
 {
     __m512i isum[12];
-    const int neg = -lay->offset;
-    start(isum, n_rows);
+    if (lay->form == SL_VNNI_SCALED || lay->form == SL_VNNI_MINIMUMS) {
+        add_scaled_halves(acc, lay, panel, g, x, scale, last, n_rows);
+        return;
+    }
     if (lay->form == SL_VNNI_HALVES) {
-        DOT_LINE(0);
-        DOT_LINE(1);
-        DOT_LINE(2);
-        DOT_LINE(3);
-        take_offset(isum, last, n_rows, neg & 0xffff);
+        sum_half(isum, lay, panel, g, x, last, 0, MAGIC_BITS, n_rows);
         add_scaled(acc, isum, lay->factors(panel, g).d, scale, n_rows);
-        start(isum, n_rows);
-        DOT_LINE(4);
-        DOT_LINE(5);
-        DOT_LINE(6);
-        DOT_LINE(7);
-        take_offset(isum, last, n_rows, (int)((uint32_t)neg << 16));
+        sum_half(isum, lay, panel, g, x, last, 1, MAGIC_BITS, n_rows);
         add_scaled(acc, isum, lay->factors(panel, g).m, scale, n_rows);
         return;
     }
+    start(isum, n_rows, MAGIC_BITS);
     /* Low and high nibbles of the same bytes follow each other. */
     DOT_LINE(0);
     DOT_LINE(4);
@@ -163,12 +205,26 @@ SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size
     DOT_LINE(3);
     DOT_LINE(7);
     if (lay->offset)
-        take_offset(isum, last, n_rows, (int)((uint32_t)neg << 16 | (neg & 0xffff)));
+        take_offset(isum, last, n_rows, (int)((uint32_t)-lay->offset << 16 | (-lay->offset & 0xffff)));
     factors f = lay->factors(panel, g);
     add_scaled(acc, isum, f.d, scale, n_rows);
     if (lay->form == SL_VNNI_AFFINE) {
         ROWS_WITH_BROADCAST("vfmadd231ps", acc, f.m, last, 0)
     }
+}
+
+/* Group i of a unit; moves x and scale on. */
+SL_INLINE void next_group(__m512 *acc, const layout *lay, const char *unit, size_t i, rows *x, rows *scale,
+                          ptrdiff_t to_last, const int n_rows)
+{
+    const size_t bytes = lay->unit_bytes / lay->unit_groups;
+    for (size_t b = 0; b < bytes; b += SL_LINE)
+        _mm_prefetch(unit + i * bytes + PREFETCH_BYTES + b, _MM_HINT_T0);
+    rows last = *scale;
+    rows_advance(&last, to_last);
+    add_group(acc, lay, unit, i, x, scale, &last, n_rows);
+    rows_advance(x, SL_GROUP);
+    rows_advance(scale, sizeof(float));
 }
 
 /* One tile: n_rows rows (a constant where inlined) of row on, by one panel. */
@@ -186,16 +242,10 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++)
         acc[r] = _mm512_setzero_ps();
-    for (size_t g = 0; g < n_groups; g++) {
-        const char *ahead = data + g * lay->group_bytes + PREFETCH_BYTES;
-        for (size_t b = 0; b < lay->group_bytes; b += SL_LINE)
-            _mm_prefetch(ahead + b, _MM_HINT_T0);
-        rows last = scale;
-        rows_advance(&last, to_last);
-        add_group(acc, lay, data, g, &x, &scale, &last, n_rows);
-        rows_advance(&x, SL_GROUP);
-        rows_advance(&scale, sizeof(float));
-    }
+    /* Unit by unit, so that what its groups share is read once; written out, it comes slower from DRAM (by a tenth). */
+    for (size_t g = 0; g < n_groups; g += lay->unit_groups, data += lay->unit_bytes)
+        for (size_t i = 0; i < lay->unit_groups; i++)
+            next_group(acc, lay, data, i, &x, &scale, to_last, n_rows);
     __mmask16 lanes = (__mmask16)(left >= SL_PANEL_ROWS ? 0xffff : (1u << left) - 1);
     __m512 bias = args->bias ? _mm512_maskz_loadu_ps(lanes, args->bias + first) : _mm512_setzero_ps();
 #pragma GCC unroll 12
@@ -216,31 +266,52 @@ SL_INLINE void panel_rows(const sl_matmul *args, const layout *lay, size_t row, 
         tile(args, lay, row, panel, 4);
         row += 4;
     }
-    if (row_end - row >= 2) {
+    if (row_end - row == 3)
+        tile(args, lay, row, panel, 3);
+    else if (row_end - row == 2)
         tile(args, lay, row, panel, 2);
-        row += 2;
-    }
-    if (row_end > row)
+    else if (row_end - row == 1)
         tile(args, lay, row, panel, 1);
+}
+
+/* Line `at` of a group times the scale of its half: bytes (q - offset) * scale + SL_VNNI_SCALED_OFFSET where there is
+ * an offset, q * scale where not. All modulo 256: they are in 0-255 in the end. */
+SL_INLINE __m512i scaled_line(const layout *lay, const void *panel, size_t g, int at, __m512i scales)
+{
+    const __m512i low = _mm512_set1_epi16(255);
+    __m512i scale =
+        at < 4 ? _mm512_or_si512(_mm512_slli_epi32(scales, 16), _mm512_and_si512(scales, _mm512_set1_epi32(0xffff)))
+               : _mm512_or_si512(_mm512_srli_epi32(scales, 16),
+                                 _mm512_and_si512(scales, _mm512_set1_epi32((int)0xffff0000)));
+    __m512i q = _mm512_sub_epi8(lay->line(panel, g, at), _mm512_set1_epi8((char)lay->offset));
+    __m512i even = _mm512_and_si512(_mm512_mullo_epi16(q, scale), low);
+    __m512i odd = _mm512_slli_epi16(_mm512_mullo_epi16(_mm512_srli_epi16(q, 8), scale), 8);
+    return _mm512_add_epi8(_mm512_or_si512(even, odd), _mm512_set1_epi8(lay->offset ? SL_VNNI_SCALED_OFFSET : 0));
 }
 
 /* Groups [first, first + n) of a panel for the kernel of many rows. */
 SL_INLINE void unpack_groups(const layout *lay, const void *panel, size_t first, size_t n, sl_vnni_group *out)
 {
     const __m512 magic = _mm512_set1_ps(-0x1.8p23f);
+    const bool scaled = lay->form == SL_VNNI_SCALED || lay->form == SL_VNNI_MINIMUMS;
     for (size_t g = first; g < first + n; g++, out++) {
+        const char *unit = (const char *)panel + g / lay->unit_groups * lay->unit_bytes;
+        const size_t i = g % lay->unit_groups;
+        const factors f = lay->factors(unit, i);
 #pragma GCC unroll 8
         for (int at = 0; at < 8; at++)
-            _mm512_store_si512(out->lines[at], lay->line(panel, g, at));
-        factors f = lay->factors(panel, g);
+            _mm512_store_si512(out->lines[at],
+                               scaled ? scaled_line(lay, unit, i, at, f.scales) : lay->line(unit, i, at));
         _mm512_store_ps(out->d[0], f.d);
         _mm512_store_ps(out->less[0], _mm512_mul_ps(f.d, magic));
-        if (lay->form == SL_VNNI_HALVES) {
+        if (lay->form == SL_VNNI_HALVES || lay->form == SL_VNNI_MINIMUMS) {
             _mm512_store_ps(out->d[1], f.m);
             _mm512_store_ps(out->less[1], _mm512_mul_ps(f.m, magic));
-        } else if (lay->form == SL_VNNI_AFFINE) {
-            _mm512_store_ps(out->m, f.m);
         }
+        if (lay->form == SL_VNNI_AFFINE)
+            _mm512_store_ps(out->m, f.m);
+        if (lay->form == SL_VNNI_MINIMUMS)
+            _mm512_store_si512(out->mins, f.mins);
     }
 }
 
@@ -248,7 +319,8 @@ SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, s
                       const layout *lay, sl_vnni_unpack_fn *unpack)
 {
     if (row_end - row_begin >= SL_VNNI_MANY_ROWS) {
-        sl_vnni_matmul_many(args, row_begin, row_end, panel_begin, panel_end, lay->form, lay->offset, unpack);
+        int offset = lay->form == SL_VNNI_SCALED ? SL_VNNI_SCALED_OFFSET : lay->offset;
+        sl_vnni_matmul_many(args, row_begin, row_end, panel_begin, panel_end, lay->form, offset, unpack);
         return;
     }
     for (size_t panel = panel_begin; panel < panel_end; panel++)

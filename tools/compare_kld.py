@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""What a fast level's arithmetic costs in accuracy, for sluice and for llama.cpp, on the same file and the same text.
+
+For each quantized model the weights stay as they are; what differs is how a program computes with them. Ours: the mean
+Kullback-Leibler divergence of a level from `exact` (`sluice eval ppl --against exact`). Theirs: that of llama.cpp from
+llama.cpp with the same file's weights dequantized to float32, F32 keys and values (llama-quantize to F32,
+llama-perplexity --kl-divergence-base, then --kl-divergence). Both cut the text into the same windows and score the
+second half of each.
+
+    tools/compare_kld.py --llama DIR --text tests/golden/text/english.txt --tokens 8000 model-q4_0.gguf model-q3_k.gguf
+
+DIR holds llama-quantize and llama-perplexity with their libraries. The last column is ours / theirs; the exit status is
+1 when one is above --limit. llama.cpp keeps the base's log-probabilities in 16 bits, so that its figures below about
+1e-6 mean little; F32 and F16 files, which it computes almost exactly, are best compared by our figure alone.
+"""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def output_of(command, env=None):
+    """Standard output and error of a command that must succeed."""
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, errors="replace", env=env)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, command))}: status {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout + done.stderr
+
+
+def ours(options, model):
+    command = [options.sluice, "eval", "ppl", "-m", model, "-f", options.text, "--ctx", options.ctx, "--limit-tokens",
+               options.tokens, "--against", "exact", "--json", "--threads", options.threads]
+    if options.cpu:
+        command += ["--cpu", options.cpu]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def value(text, name):
+    found = re.search(rf"{re.escape(name)}\s*:\s*(-?[\d.]+(?:e[-+]?\d+)?)", text)
+    if not found:
+        raise SystemExit(f"llama-perplexity printed no '{name}':\n{text[-2000:]}")
+    return float(found.group(1))
+
+
+def theirs(options, model, work):
+    """Mean KLD, and perplexity of the quantized and of the float32 computation."""
+    env = dict(os.environ, LD_LIBRARY_PATH=str(options.llama))
+    floats, base = work / "float32.gguf", work / "base.kld"
+    perplexity = [options.llama / "llama-perplexity", "-f", options.text, "-c", options.ctx, "--chunks",
+                  options.tokens // options.ctx, "-t", options.threads, "--kl-divergence-base", base]
+    output_of([options.llama / "llama-quantize", "--allow-requantize", model, floats, "F32", options.threads], env)
+    output_of([*perplexity, "-m", floats, "-ctk", "f32", "-ctv", "f32"], env)
+    floats.unlink()
+    text = output_of([*perplexity, "-m", model, "--kl-divergence"], env)
+    base.unlink()
+    return value(text, "Mean    KLD"), value(text, "Mean PPL(Q)"), value(text, "Mean PPL(base)")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Path, help="quantized GGUF files")
+    parser.add_argument("--llama", required=True, type=Path, help="folder with llama.cpp's programs and libraries")
+    parser.add_argument("--sluice", type=Path, default=Path(__file__).resolve().parent.parent / "build/sluice")
+    parser.add_argument("--text", required=True, type=Path, help="text to score")
+    parser.add_argument("--tokens", type=int, default=8000, help="only the first N tokens (default %(default)s)")
+    parser.add_argument("--ctx", type=int, default=512, help="tokens of a window (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu", help="sluice's level (default: the best)")
+    parser.add_argument("--limit", type=float, default=1.1, help="largest ratio that passes (default %(default)s)")
+    parser.add_argument("--work", type=Path, help="folder for the float32 model and the base's logits (default: "
+                        "a temporary one)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
+    options = parser.parse_args()
+    for path in (*options.models, options.text, options.llama / "llama-perplexity", options.sluice):
+        if not path.exists():
+            parser.error(f"{path}: no such file")
+    failed = False
+    if not options.json:
+        print(f"{'model':32} {'ours':>9} {'theirs':>9} {'ratio':>6}   {'PPL ours':>9} {'exact':>9} {'PPL theirs':>10} "
+              f"{'float32':>9}", flush=True)
+    for model in options.models:
+        with tempfile.TemporaryDirectory(dir=options.work) as work:
+            mine, (kld, ppl, ppl_base) = ours(options, model), theirs(options, model, Path(work))
+        row = {"model": model.name, "kld_ours": mine["kld_mean"], "kld_theirs": kld, "ratio": mine["kld_mean"] / kld,
+               "ppl_ours": mine["ppl"], "ppl_exact": mine["ppl_base"], "ppl_theirs": ppl, "ppl_float32": ppl_base}
+        failed |= row["ratio"] > options.limit
+        if options.json:
+            print(json.dumps(row), flush=True)
+        else:
+            print(f"{row['model']:32} {row['kld_ours']:9.6f} {kld:9.6f} {row['ratio']:6.2f}   {row['ppl_ours']:9.4f} "
+                  f"{row['ppl_exact']:9.4f} {ppl:10.4f} {ppl_base:9.4f}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
