@@ -213,7 +213,7 @@ static void run_attention(sl_context *context, const sl_step *step, int index)
     size_t n_tasks = (size_t)context->n_tiles * layer->n_kv_heads;
     for (size_t task; (task = take_piece(context, step)) < n_tasks;)
         context->plan->kernels->attention(&args, &tiles[task / layer->n_kv_heads], (uint32_t)(task % layer->n_kv_heads),
-                                          scratch);
+                                          scratch, 0, NULL);
 }
 
 /* ---- a run ---- */
@@ -431,10 +431,10 @@ static void place_kv(sl_context *context)
         const sl_graph_layer *layer = &plan->graph.layers[i];
         sl_kv_layer *kv = &context->kv[i];
         *kv = (sl_kv_layer){.type = plan->kv_type, .n_kv_heads = layer->n_kv_heads, .head_dim = layer->head_dim};
-        size_t bytes = sl_kv_block_bytes(kv) * context->sizes.n_blocks[plan->layer_group[i]];
+        size_t n_blocks = context->sizes.n_blocks[plan->layer_group[i]];
         kv->k = next;
-        kv->v = next + bytes;
-        next += 2 * bytes;
+        kv->v = next += sl_kv_k_block_bytes(kv) * n_blocks;
+        next += sl_kv_v_block_bytes(kv) * n_blocks;
     }
 }
 
@@ -490,9 +490,9 @@ static void cpu_copy_block(sl_context *context, int group, uint32_t from, uint32
         if (context->plan->layer_group[i] != group)
             continue;
         sl_kv_layer *kv = &context->kv[i];
-        size_t bytes = sl_kv_block_bytes(kv);
-        memcpy((char *)kv->k + to * bytes, (char *)kv->k + from * bytes, bytes);
-        memcpy((char *)kv->v + to * bytes, (char *)kv->v + from * bytes, bytes);
+        size_t k_bytes = sl_kv_k_block_bytes(kv), v_bytes = sl_kv_v_block_bytes(kv);
+        memcpy((char *)kv->k + to * k_bytes, (char *)kv->k + from * k_bytes, k_bytes);
+        memcpy((char *)kv->v + to * v_bytes, (char *)kv->v + from * v_bytes, v_bytes);
     }
 }
 
