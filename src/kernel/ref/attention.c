@@ -31,6 +31,6 @@ void SL_REF(sl_attention_merge)(const sl_attention *args, const sl_attention_til
             const float *part = partials + (s - begin) * split_elems + i * (padded + LANES);
             merge_split(out, &max, &sum, dim, part, part[padded], part[padded + 1], s == first);
         }
-        divide_by_sum(out, dim, sum);
+        divide_by_sum(out, out, dim, sum);
     }
 }

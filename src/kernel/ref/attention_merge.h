@@ -34,10 +34,11 @@ SL_INLINE void merge_split(float *out, float *all_max, float *all_sum, size_t di
         out[d] = __builtin_fmaf(acc[d], b, out[d] * a);
 }
 
-SL_INLINE void divide_by_sum(float *restrict out, size_t dim, float sum)
+/* out may be acc. */
+SL_INLINE void divide_by_sum(float *out, const float *acc, size_t dim, float sum)
 {
     for (size_t d = 0; d < dim; d++)
-        out[d] /= sum;
+        out[d] = acc[d] / sum;
 }
 
 #endif

@@ -303,7 +303,7 @@ static void merge_queries(const work *w, size_t split)
         merge_split(query_out(w, i), &w->all_max[i], &w->all_sum[i], w->dim, w->acc + i * w->padded, w->max[i],
                     w->sum[i], split == first);
         if (split == last)
-            divide_by_sum(query_out(w, i), w->dim, w->all_sum[i]);
+            divide_by_sum(query_out(w, i), query_out(w, i), w->dim, w->all_sum[i]);
     }
 }
 

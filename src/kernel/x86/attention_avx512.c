@@ -16,7 +16,7 @@ typedef struct work {
     const sl_attention_tile *tile;
     size_t kv_head, dim, padded; /* head_dim; the same rounded up to 16 */
     size_t n_heads, n_queries;   /* query heads of this KV head; n_heads * rows */
-    float *q;                    /* [n_queries][dim] */
+    const float *q;              /* the first query's */
     float *score;                /* [QUERY_BLOCK][64] */
     float *acc;                  /* [n_queries][padded], of the split in progress like max and sum */
     float *max, *sum, *keep;     /* [n_queries]; keep: what acc is still to be multiplied with */
@@ -53,8 +53,8 @@ SL_INLINE __mmask16 first_lanes(size_t n)
 
 /* acc[r][j] = fma(w[c][j], x[r][c], acc[r][j]), c = 0, 1, … n - 1; r < rows, j < groups of 16 lanes, both constants where
  * this is inlined. keep: what each row's acc is multiplied with first; NULL: acc starts at 0. */
-SL_INLINE void fma_tile(const int rows, const int groups, size_t n, const float *w, size_t w_stride, const float *x,
-                        size_t x_stride, float *acc, size_t acc_stride, const float *keep)
+SL_INLINE void fma_tile(const int rows, const int groups, size_t n, const float *w, size_t w_stride,
+                        const float *const x[TILE_ROWS], float *acc, size_t acc_stride, const float *keep)
 {
     __m512 sum[TILE_ROWS][TILE_GROUPS];
 #pragma GCC unroll 6
@@ -71,7 +71,7 @@ SL_INLINE void fma_tile(const int rows, const int groups, size_t n, const float 
             wv[j] = _mm512_loadu_ps(w + j * LANES);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
-            const __m512 xv = _mm512_set1_ps(x[(size_t)r * x_stride + c]);
+            const __m512 xv = _mm512_set1_ps(x[r][c]);
 #pragma GCC unroll 4
             for (int j = 0; j < groups; j++)
                 sum[r][j] = _mm512_fmadd_ps(wv[j], xv, sum[r][j]);
@@ -86,7 +86,7 @@ SL_INLINE void fma_tile(const int rows, const int groups, size_t n, const float 
 
 #define TILE_SHAPE(r, g)                                                                                               \
     case (r)*8 + (g):                                                                                                  \
-        fma_tile(r, g, n, w, w_stride, x, x_stride, acc, acc_stride, keep);                                            \
+        fma_tile(r, g, n, w, w_stride, x, acc, acc_stride, keep);                                                      \
         break;
 #define TILE_SHAPES(r) TILE_SHAPE(r, 1) TILE_SHAPE(r, 2) TILE_SHAPE(r, 3) TILE_SHAPE(r, 4)
 #define TILE_SWITCH(rows, groups)                                                                                      \
@@ -94,10 +94,17 @@ SL_INLINE void fma_tile(const int rows, const int groups, size_t n, const float 
         TILE_SHAPES(1) TILE_SHAPES(2) TILE_SHAPES(3) TILE_SHAPES(4) TILE_SHAPES(5) TILE_SHAPES(6) default : break;     \
     }
 
+/* Scores of `rows` queries from `query` on with the chunk's positions [16 group, 16 (group + groups)). */
 static void score_tile(const work *w_, size_t query, size_t rows, size_t group, size_t groups, float *acc)
 {
-    const size_t n = w_->dim, w_stride = SL_KV_CHUNK, x_stride = n, acc_stride = SL_KV_CHUNK;
-    const float *w = w_->k + group * LANES, *x = w_->q + query * n, *const keep = NULL;
+    const size_t n = w_->dim, w_stride = SL_KV_CHUNK, acc_stride = SL_KV_CHUNK;
+    const float *w = w_->k + group * LANES, *const keep = NULL, *x[TILE_ROWS];
+    size_t row = query / w_->n_heads, head = query % w_->n_heads;
+    for (size_t r = 0; r < rows; r++) {
+        x[r] = w_->q + row * w_->args->q_stride_elems + head * n;
+        if (++head == w_->n_heads)
+            head = 0, row++;
+    }
     acc += group * LANES;
     TILE_SWITCH(rows, groups)
 }
@@ -105,8 +112,10 @@ static void score_tile(const work *w_, size_t query, size_t rows, size_t group, 
 /* acc of `rows` queries from `query` on, which all see the positions; score is the first one's. */
 static void value_tile(const work *w_, size_t query, size_t rows, span seen, const float *score, const float *keep)
 {
-    const size_t n = seen.end - seen.begin, w_stride = w_->padded, x_stride = SL_KV_CHUNK, acc_stride = w_->padded;
-    const float *x = score + seen.begin;
+    const size_t n = seen.end - seen.begin, w_stride = w_->padded, acc_stride = w_->padded;
+    const float *x[TILE_ROWS];
+    for (size_t r = 0; r < TILE_ROWS; r++)
+        x[r] = score + seen.begin + r * SL_KV_CHUNK;
     for (size_t d = 0; d < w_->padded; d += TILE_GROUPS * LANES) {
         const float *w = w_->v + seen.begin * w_->padded + d;
         float *acc = w_->acc + query * w_->padded + d;
@@ -137,12 +146,13 @@ SL_INLINE __m512 load_q8_lanes(const void *p, __mmask16 m)
 
 /* Keys of one block to dst[d * 64]. */
 #define LOAD_K(load, elem_bytes, ...)                                                                                  \
-    for (size_t d = 0; d < w->dim; d++)                                                                                \
+    for (size_t d = 0; d < dim; d++)                                                                                   \
     _mm512_store_ps(dst + d * SL_KV_CHUNK, load(src + d * LANES * (elem_bytes), 0xffff) __VA_ARGS__)
 
 static void load_k(const work *w, size_t block, float *dst)
 {
     const char *src = sl_kv_k_head(&w->args->kv, block, w->kv_head);
+    const size_t dim = w->dim;
     switch (w->args->kv.type) {
     case SL_KV_F32:
         LOAD_K(load_f32_lanes, 4);
@@ -154,7 +164,7 @@ static void load_k(const work *w, size_t block, float *dst)
         LOAD_K(load_bf16_lanes, 2);
         break;
     default: {
-        const __m512 scale = load_f16_lanes(src + sl_kv_q8_bytes(w->dim), 0xffff);
+        const __m512 scale = load_f16_lanes(src + sl_kv_q8_bytes(dim), 0xffff);
         LOAD_K(load_q8_lanes, 1, *scale);
     }
     }
@@ -173,33 +183,35 @@ static void load_q4(float *dst, const uint8_t *nibbles, const uint16_t *scales, 
     }
 }
 
-/* Values of one position to dst[0..padded). */
+/* Values of positions [from, to) of one block to rows of `padded` floats. */
 #define LOAD_V(load, elem_bytes, ...)                                                                                  \
     for (size_t d = 0; d < dim; d += LANES)                                                                            \
     _mm512_store_ps(dst + d, load(src + (p * dim + d) * (elem_bytes), first_lanes(dim - d)) __VA_ARGS__)
+#define EACH_POSITION for (size_t p = from; p < to; p++, dst += padded)
 
-static void load_v_row(const work *w, const char *src, size_t p, float *dst)
+static void load_v(const work *w, size_t block, size_t from, size_t to, float *dst)
 {
-    const size_t dim = w->dim, groups = sl_kv_groups(dim);
+    const char *src = sl_kv_v_head(&w->args->kv, block, w->kv_head);
+    const size_t dim = w->dim, padded = w->padded, groups = sl_kv_groups(dim);
     switch (w->args->kv.type) {
     case SL_KV_F32:
-        LOAD_V(load_f32_lanes, 4);
+        EACH_POSITION LOAD_V(load_f32_lanes, 4);
         break;
     case SL_KV_F16:
-        LOAD_V(load_f16_lanes, 2);
+        EACH_POSITION LOAD_V(load_f16_lanes, 2);
         break;
     case SL_KV_BF16:
-        LOAD_V(load_bf16_lanes, 2);
+        EACH_POSITION LOAD_V(load_bf16_lanes, 2);
         break;
     case SL_KV_Q8: {
-        const __m512 scale =
-            _mm512_set1_ps(_cvtsh_ss(((const uint16_t *)(const void *)(src + sl_kv_q8_bytes(dim)))[p]));
-        LOAD_V(load_q8_lanes, 1, *scale);
+        const uint16_t *scales = (const uint16_t *)(const void *)(src + sl_kv_q8_bytes(dim));
+        EACH_POSITION LOAD_V(load_q8_lanes, 1, *_mm512_set1_ps(_cvtsh_ss(scales[p])));
         break;
     }
-    default:
-        load_q4(dst, (const uint8_t *)src + p * groups * (SL_KV_GROUP / 2),
-                (const uint16_t *)(const void *)(src + sl_kv_q4_bytes(dim)) + p * groups, dim);
+    default: {
+        const uint16_t *scales = (const uint16_t *)(const void *)(src + sl_kv_q4_bytes(dim));
+        EACH_POSITION load_q4(dst, (const uint8_t *)src + p * groups * (SL_KV_GROUP / 2), scales + p * groups, dim);
+    }
     }
 }
 
@@ -207,11 +219,30 @@ static void load_v_row(const work *w, const char *src, size_t p, float *dst)
 static void load_chunk(const work *w, size_t chunk_begin, span seen)
 {
     const uint32_t *blocks = w->tile->blocks + chunk_begin / SL_KV_BLOCK;
-    for (size_t b = seen.begin / SL_KV_BLOCK; b * SL_KV_BLOCK < seen.end; b++)
-        load_k(w, blocks[b], w->k + b * SL_KV_BLOCK);
-    for (size_t p = seen.begin; p < seen.end; p++)
-        load_v_row(w, sl_kv_v_head(&w->args->kv, blocks[p / SL_KV_BLOCK], w->kv_head), p % SL_KV_BLOCK,
-                   w->v + p * w->padded);
+    for (size_t p = seen.begin, next; p < seen.end; p = next) {
+        size_t b = p / SL_KV_BLOCK, begin = b * SL_KV_BLOCK;
+        next = begin + SL_KV_BLOCK < seen.end ? begin + SL_KV_BLOCK : seen.end;
+        load_k(w, blocks[b], w->k + begin);
+        load_v(w, blocks[b], p - begin, next - begin, w->v + p * w->padded);
+    }
+}
+
+/* Brings the i-th of n parts of the next chunk near; there are n query blocks to do so between. */
+static void prefetch_part(const work *w, size_t next_chunk, size_t i, size_t n)
+{
+    const sl_kv_layer *kv = &w->args->kv;
+    size_t last = (size_t)w->tile->position + w->tile->n_rows - 1;
+    enum { PARTS = 2 * SL_KV_CHUNK / SL_KV_BLOCK };
+    for (size_t part = i * PARTS / n; part < (i + 1) * PARTS / n; part++) {
+        size_t position = next_chunk + part / 2 * SL_KV_BLOCK;
+        if (position > last)
+            return;
+        size_t block = w->tile->blocks[position / SL_KV_BLOCK];
+        const char *p = part % 2 ? sl_kv_v_head(kv, block, w->kv_head) : sl_kv_k_head(kv, block, w->kv_head);
+        size_t n_bytes = part % 2 ? sl_kv_v_head_bytes(kv->type, w->dim) : sl_kv_k_head_bytes(kv->type, w->dim);
+        for (size_t at = 0; at < n_bytes; at += 64)
+            _mm_prefetch(p + at, _MM_HINT_T1);
+    }
 }
 
 /* ---- softmax ---- */
@@ -264,20 +295,21 @@ static void cap_scores(float *s, size_t n, float scale, float cap)
         s[i] = cap * tanh_f32(s[i] * scale / cap);
 }
 
-/* Turns the scores of n <= 4 queries into weights; max, sum and keep follow. seen[j]: bits of the positions that query j
- * sees, at least one each. */
-SL_INLINE void softmax_queries(const int n, const work *w, size_t query, float *score, const uint64_t *seen,
-                               __m512 scale)
+/* Turns the scores of n <= 4 queries into weights; max, sum and keep follow. Each sees something. */
+SL_INLINE void softmax_queries(const int n, const bool all_seen, const work *w, size_t query, float *score,
+                               const span *seen, __m512 scale)
 {
     __m512 s[SOFTMAX_QUERIES][TILE_GROUPS], fold[SOFTMAX_QUERIES];
     const __mmask8 used = (__mmask8)((1u << n) - 1);
 #pragma GCC unroll 4
     for (int j = 0; j < n; j++) {
+        const uint64_t bits = ~UINT64_C(0) >> (SL_KV_CHUNK - seen[j].end) & ~UINT64_C(0) << seen[j].begin;
         fold[j] = _mm512_set1_ps(w->max[query + (size_t)j]);
 #pragma GCC unroll 4
         for (int g = 0; g < TILE_GROUPS; g++) {
             __m512 t = _mm512_mul_ps(_mm512_loadu_ps(score + j * SL_KV_CHUNK + g * LANES), scale);
-            t = _mm512_mask_blend_ps((__mmask16)(seen[j] >> (g * LANES)), _mm512_set1_ps(-__builtin_inff()), t);
+            if (!all_seen)
+                t = _mm512_mask_blend_ps((__mmask16)(bits >> (g * LANES)), _mm512_set1_ps(-__builtin_inff()), t);
             fold[j] = _mm512_max_ps(t, fold[j]);
             s[j][g] = t;
         }
@@ -305,91 +337,101 @@ SL_INLINE void softmax_queries(const int n, const work *w, size_t query, float *
 
 /* ---- a block of queries in a chunk ---- */
 
-static span span_of(const work *w, size_t query, size_t chunk_begin)
+typedef struct query_block {
+    size_t first, n; /* queries */
+    span seen[QUERY_BLOCK];
+} query_block;
+
+static query_block query_block_of(const work *w, size_t first, size_t n, size_t chunk_begin)
 {
-    return visible(w, query / w->n_heads, chunk_begin);
+    query_block b = {.first = first, .n = n};
+    size_t row = first / w->n_heads, next_row = (row + 1) * w->n_heads - first;
+    span seen = visible(w, row, chunk_begin);
+    for (size_t i = 0; i < n; i++) {
+        if (i == next_row) {
+            seen = visible(w, ++row, chunk_begin);
+            next_row += w->n_heads;
+        }
+        b.seen[i] = seen;
+    }
+    return b;
 }
 
-static void score_queries(const work *w, size_t begin, size_t end, size_t chunk_begin)
+static void score_queries(const work *w, const query_block *b)
 {
-    for (size_t q = begin, n; q < end; q += n) {
-        n = end - q < TILE_ROWS ? end - q : TILE_ROWS;
-        size_t group = span_of(w, q, chunk_begin).begin / LANES;
-        size_t last = (span_of(w, q + n - 1, chunk_begin).end - 1) / LANES;
-        score_tile(w, q, n, group, last - group + 1, w->score + (q - begin) * SL_KV_CHUNK);
+    for (size_t i = 0, n; i < b->n; i += n) {
+        n = b->n - i < TILE_ROWS ? b->n - i : TILE_ROWS;
+        size_t group = b->seen[i].begin / LANES, last = (b->seen[i + n - 1].end - 1) / LANES;
+        score_tile(w, b->first + i, n, group, last - group + 1, w->score + i * SL_KV_CHUNK);
     }
 }
 
-static void weigh_queries(const work *w, size_t begin, size_t end, size_t chunk_begin)
+static void weigh_queries(const work *w, const query_block *b)
 {
     const float cap = w->args->softcap;
     __m512 scale = _mm512_set1_ps(w->args->scale);
     if (cap > 0) {
-        cap_scores(w->score, (end - begin) * SL_KV_CHUNK, w->args->scale, cap);
+        cap_scores(w->score, b->n * SL_KV_CHUNK, w->args->scale, cap);
         scale = _mm512_set1_ps(1.0f);
     }
-    for (size_t q = begin, n; q < end; q += n) {
-        uint64_t seen[SOFTMAX_QUERIES];
-        float *score = w->score + (q - begin) * SL_KV_CHUNK;
-        n = end - q < SOFTMAX_QUERIES ? end - q : SOFTMAX_QUERIES;
-        for (size_t j = 0; j < n; j++) {
-            span one = span_of(w, q + j, chunk_begin);
-            seen[j] = ~UINT64_C(0) >> (SL_KV_CHUNK - one.end) & ~UINT64_C(0) << one.begin;
-        }
-        switch (n) {
-        case 4:
-            softmax_queries(4, w, q, score, seen, scale);
-            break;
-        case 3:
-            softmax_queries(3, w, q, score, seen, scale);
-            break;
-        case 2:
-            softmax_queries(2, w, q, score, seen, scale);
-            break;
-        default:
-            softmax_queries(1, w, q, score, seen, scale);
-        }
+    const span *first = &b->seen[0], *last = &b->seen[b->n - 1];
+    bool all_seen = first->begin == 0 && first->end == SL_KV_CHUNK && last->begin == 0 && last->end == SL_KV_CHUNK;
+    for (size_t i = 0; i < b->n; i += SOFTMAX_QUERIES) {
+        size_t n = b->n - i, query = b->first + i;
+        float *score = w->score + i * SL_KV_CHUNK;
+        if (n >= 4 && all_seen)
+            softmax_queries(4, true, w, query, score, b->seen + i, scale);
+        else if (n >= 4)
+            softmax_queries(4, false, w, query, score, b->seen + i, scale);
+        else if (n == 3)
+            softmax_queries(3, false, w, query, score, b->seen + i, scale);
+        else if (n == 2)
+            softmax_queries(2, false, w, query, score, b->seen + i, scale);
+        else
+            softmax_queries(1, false, w, query, score, b->seen + i, scale);
     }
 }
 
 static const float ones[TILE_ROWS] = {1, 1, 1, 1, 1, 1};
 
-/* Adds the values of positions that not all queries [begin, end) of a register tile see, row by row: those before
- * `common` where `before`, else those behind it. */
-static void add_uncommon(const work *w, size_t begin, size_t end, size_t chunk_begin, span common, bool before,
-                         const float *score)
+/* Adds to queries [i, end) of a register tile, those of a row together, the values that not all of them see: the
+ * positions before `common` where `before`, else those behind it. */
+static void add_uncommon(const work *w, const query_block *b, size_t i, size_t end, span common, bool before)
 {
-    for (size_t q = begin, next; q < end; q = next) {
-        next = (q / w->n_heads + 1) * w->n_heads;
-        next = next < end ? next : end;
-        span own = span_of(w, q, chunk_begin);
+    for (size_t next; i < end; i = next) {
+        span own = b->seen[i];
+        for (next = i + 1; next < end && b->seen[next].begin == own.begin && b->seen[next].end == own.end; next++)
+            continue;
         if (before)
             own.end = common.begin < own.end ? common.begin : own.end;
         else
             own.begin = common.end > own.begin ? common.end : own.begin;
         if (own.begin < own.end)
-            value_tile(w, q, next - q, own, score + (q - begin) * SL_KV_CHUNK, ones);
+            value_tile(w, b->first + i, next - i, own, w->score + i * SL_KV_CHUNK, ones);
     }
 }
 
-static void add_values(const work *w, size_t begin, size_t end, size_t chunk_begin)
+static void add_values(const work *w, const query_block *b)
 {
-    for (size_t q = begin, n; q < end; q += n) {
-        n = end - q < TILE_ROWS ? end - q : TILE_ROWS;
-        const float *score = w->score + (q - begin) * SL_KV_CHUNK, *keep = w->keep + q;
-        span first = span_of(w, q, chunk_begin), last = span_of(w, q + n - 1, chunk_begin);
+    for (size_t i = 0, n; i < b->n; i += n) {
+        n = b->n - i < TILE_ROWS ? b->n - i : TILE_ROWS;
+        const size_t query = b->first + i;
+        const float *keep = w->keep + query;
+        const span first = b->seen[i], last = b->seen[i + n - 1];
         span common = {last.begin, first.end};
-        if (common.begin > first.begin || common.begin >= common.end) {
-            for (size_t i = q; i < q + n; i++)
+        if (common.begin > first.begin) {
+            for (size_t j = query; j < query + n; j++)
                 for (size_t d = 0; d < w->padded; d++)
-                    w->acc[i * w->padded + d] *= w->keep[i];
+                    w->acc[j * w->padded + d] *= w->keep[j];
             keep = ones;
-            common = common.begin < common.end ? common : (span){SL_KV_CHUNK, SL_KV_CHUNK};
-            add_uncommon(w, q, q + n, chunk_begin, common, true, score);
+            if (common.begin >= common.end)
+                common = (span){SL_KV_CHUNK, SL_KV_CHUNK};
+            add_uncommon(w, b, i, i + n, common, true);
         }
         if (common.begin < common.end)
-            value_tile(w, q, n, common, score, keep);
-        add_uncommon(w, q, q + n, chunk_begin, common, false, score);
+            value_tile(w, query, n, common, w->score + i * SL_KV_CHUNK, keep);
+        if (last.end > first.end)
+            add_uncommon(w, b, i, i + n, common, false);
     }
 }
 
@@ -403,11 +445,15 @@ static void add_chunk(const work *w, size_t chunk_begin)
     if (first == end)
         return;
     load_chunk(w, chunk_begin, (span){visible(w, first, chunk_begin).begin, visible(w, end - 1, chunk_begin).end});
-    for (size_t q = first * w->n_heads, next; q < end * w->n_heads; q = next) {
-        next = q + QUERY_BLOCK < end * w->n_heads ? q + QUERY_BLOCK : end * w->n_heads;
-        score_queries(w, q, next, chunk_begin);
-        weigh_queries(w, q, next, chunk_begin);
-        add_values(w, q, next, chunk_begin);
+    const size_t query = first * w->n_heads, n = end * w->n_heads - query;
+    const size_t n_blocks = (n + QUERY_BLOCK - 1) / QUERY_BLOCK;
+    for (size_t i = 0; i < n_blocks; i++) {
+        size_t at = i * QUERY_BLOCK, left = n - at;
+        query_block b = query_block_of(w, query + at, left < QUERY_BLOCK ? left : QUERY_BLOCK, chunk_begin);
+        prefetch_part(w, chunk_begin + SL_KV_CHUNK, i, n_blocks);
+        score_queries(w, &b);
+        weigh_queries(w, &b);
+        add_values(w, &b);
     }
 }
 
@@ -422,16 +468,12 @@ static void work_init(work *w, const sl_attention *args, const sl_attention_tile
     w->v = w->k + SL_KV_CHUNK * dim;
     w->acc = w->v + SL_KV_CHUNK * w->padded;
     w->score = w->acc + n * w->padded;
-    w->q = w->score + QUERY_BLOCK * SL_KV_CHUNK;
-    w->max = w->q + align16(n * dim);
+    w->max = w->score + QUERY_BLOCK * SL_KV_CHUNK;
     w->sum = w->max + align16(n);
     w->keep = w->sum + align16(n);
     w->all_max = w->keep + align16(n);
     w->all_sum = w->all_max + align16(n);
-    for (size_t i = 0; i < n; i++) {
-        size_t row = tile->row + i / n_heads, head = kv_head * n_heads + i % n_heads;
-        memcpy(w->q + i * dim, args->q + row * args->q_stride_elems + head * dim, dim * sizeof *w->q);
-    }
+    w->q = args->q + tile->row * args->q_stride_elems + kv_head * n_heads * dim;
 }
 
 static void run_split(const work *w, size_t split)
@@ -458,10 +500,14 @@ static void merge_queries(const work *w, size_t split)
         float *out = w->args->out + (w->tile->row + row) * w->args->out_stride_elems + head * w->dim;
         if (split < first || split > last)
             continue;
+        if (first == last) {
+            divide_by_sum(out, w->acc + i * w->padded, w->dim, w->sum[i]);
+            continue;
+        }
         merge_split(out, &w->all_max[i], &w->all_sum[i], w->dim, w->acc + i * w->padded, w->max[i], w->sum[i],
                     split == first);
         if (split == last)
-            divide_by_sum(out, w->dim, w->all_sum[i]);
+            divide_by_sum(out, out, w->dim, w->all_sum[i]);
     }
 }
 
