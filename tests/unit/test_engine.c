@@ -101,6 +101,40 @@ static void test_invariance(void **state)
     }
 }
 
+/* Each type of the KV cache with a context of several splits: prompt chunks, few rows on two workers (which take
+ * different splits), blocks anywhere and the level ref all give the same bits. */
+static void test_kv_types(void **state)
+{
+    (void)state;
+    enum { N = 2 * SL_KV_SPLIT + 70 };
+    static const struct {
+        uint32_t chunk;
+        int n_threads;
+        uint64_t shuffle_seed;
+        sl_level level;
+    } variants[] = {{4, 2, 7, SL_LEVEL_COUNT}, {100, 1, 0, SL_LEVEL_REF}};
+    uint32_t tokens[N];
+    make_tokens(tokens, N, 200, 11);
+    for (size_t i = 0; i < SL_COUNTOF(models) * SL_KV_TYPE_COUNT; i++) {
+        run_setup base = {.path = models[i / SL_KV_TYPE_COUNT], .level = sl_level_best(), .context = N + 40};
+        base.kv_type = (sl_kv_type)(i % SL_KV_TYPE_COUNT);
+        uint32_t n_vocab;
+        float *reference = score_tokens(&base, tokens, N, &n_vocab);
+        for (size_t v = 0; v < SL_COUNTOF(variants); v++) {
+            run_setup setup = base;
+            setup.chunk = variants[v].chunk;
+            setup.n_threads = variants[v].n_threads;
+            setup.shuffle_seed = variants[v].shuffle_seed;
+            setup.level = variants[v].level < SL_LEVEL_COUNT ? variants[v].level : base.level;
+            float *rows = score_tokens(&setup, tokens, N, &n_vocab);
+            if (memcmp(rows, reference, (size_t)N * n_vocab * sizeof *rows) != 0)
+                fail_msg("%s: KV type %s, variant %zu: other bits", base.path, sl_kv_type_name(base.kv_type), v);
+            free(rows);
+        }
+        free(reference);
+    }
+}
+
 /* Every level's kernels do the same arithmetic as ref: the same bits. */
 static void test_levels_agree(void **state)
 {
@@ -409,13 +443,10 @@ static void test_memory_plan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_fast_near_exact),
-        cmocka_unit_test(test_invariance),
-        cmocka_unit_test(test_levels_agree),
-        cmocka_unit_test(test_together_as_alone),
-        cmocka_unit_test(test_taps),
-        cmocka_unit_test(test_stop_cancel_limits),
+        cmocka_unit_test(test_golden),       cmocka_unit_test(test_fast_near_exact),
+        cmocka_unit_test(test_invariance),   cmocka_unit_test(test_kv_types),
+        cmocka_unit_test(test_levels_agree), cmocka_unit_test(test_together_as_alone),
+        cmocka_unit_test(test_taps),         cmocka_unit_test(test_stop_cancel_limits),
         cmocka_unit_test(test_memory_plan),
     };
     snprintf(mixed_model, sizeof mixed_model, "/tmp/sluice-test-%ld.gguf", (long)getpid());
