@@ -140,8 +140,8 @@ static void run_tile(const setup *s, sl_level level, uint32_t window, float soft
 
 /* One row and head in double. The error of the fast form: a score is a chain of dim fmas and a product (softcap adds
  * 8 roundings of at most softcap), so off by e_s = (dim + 3) u sum|q k| scale + 12 u |softcap|; its weight e^(s - m) by
- * 2 e_s + 4 u (1 + |s - m|) relative; up to `chunks` rescalings and n additions add (n + 4 chunks) u; the ratio of two
- * such sums doubles all of it, weighted by max |v|. */
+ * 2 e_s + 4 u (1 + |s - m|) relative; up to `chunks` rescalings, merges of splits among them, and n additions add
+ * (n + 4 chunks) u; the ratio of two such sums doubles all of it, weighted by max |v|. */
 static void check_row(const setup *s, uint32_t window, float softcap, uint32_t position, uint32_t head,
                       const float *got)
 {
@@ -165,7 +165,8 @@ static void check_row(const setup *s, uint32_t window, float softcap, uint32_t p
     for (uint32_t i = 0; i < n; i++)
         total += score[i] = exp(score[i] - max);
     double e_s = ((double)dim + 3) * u * size + 12 * u * (double)softcap;
-    double weight = 2 * e_s + 4 * u * (1 + max - min) + ((double)n + 4 * ((double)n / 64 + 2)) * u;
+    double weight = 2 * e_s + 4 * u * (1 + max - min) +
+                    ((double)n + 4 * ((double)n / SL_KV_CHUNK + (double)n / SL_KV_SPLIT + 4)) * u;
     for (size_t d = 0; d < dim; d++) {
         double want = 0;
         for (uint32_t i = 0; i < n; i++) {

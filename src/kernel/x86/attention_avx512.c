@@ -44,11 +44,6 @@ SL_INLINE size_t align16(size_t n)
     return (n + LANES - 1) / LANES * LANES;
 }
 
-SL_INLINE __mmask16 first_lanes(size_t n)
-{
-    return n >= LANES ? 0xffff : (__mmask16)((1u << n) - 1);
-}
-
 /* ---- register tiles ---- */
 
 /* acc[r][j] = fma(w[c][j], x[r][c], acc[r][j]), c = 0, 1, … n - 1; r < rows, j < groups of 16 lanes, both constants where
@@ -185,14 +180,19 @@ static void load_q4(float *dst, const uint8_t *nibbles, const uint16_t *scales, 
 
 /* Values of positions [from, to) of one block to rows of `padded` floats. */
 #define LOAD_V(load, elem_bytes, ...)                                                                                  \
-    for (size_t d = 0; d < dim; d += LANES)                                                                            \
-    _mm512_store_ps(dst + d, load(src + (p * dim + d) * (elem_bytes), first_lanes(dim - d)) __VA_ARGS__)
+    do {                                                                                                               \
+        for (size_t d = 0; d < whole; d += LANES)                                                                      \
+            _mm512_store_ps(dst + d, load(src + (p * dim + d) * (elem_bytes), 0xffff) __VA_ARGS__);                    \
+        if (whole < dim)                                                                                               \
+            _mm512_store_ps(dst + whole, load(src + (p * dim + whole) * (elem_bytes), tail) __VA_ARGS__);              \
+    } while (0)
 #define EACH_POSITION for (size_t p = from; p < to; p++, dst += padded)
 
 static void load_v(const work *w, size_t block, size_t from, size_t to, float *dst)
 {
     const char *src = sl_kv_v_head(&w->args->kv, block, w->kv_head);
-    const size_t dim = w->dim, padded = w->padded, groups = sl_kv_groups(dim);
+    const size_t dim = w->dim, padded = w->padded, groups = sl_kv_groups(dim), whole = dim - dim % LANES;
+    const __mmask16 tail = (__mmask16)((1u << (dim - whole)) - 1);
     switch (w->args->kv.type) {
     case SL_KV_F32:
         EACH_POSITION LOAD_V(load_f32_lanes, 4);
@@ -215,14 +215,19 @@ static void load_v(const work *w, size_t block, size_t from, size_t to, float *d
     }
 }
 
-/* Keys of the blocks that hold seen positions, values of the seen positions. */
-static void load_chunk(const work *w, size_t chunk_begin, span seen)
+/* Keys of the blocks that hold seen positions. */
+static void load_keys(const work *w, const uint32_t *blocks, span seen)
 {
-    const uint32_t *blocks = w->tile->blocks + chunk_begin / SL_KV_BLOCK;
+    for (size_t b = seen.begin / SL_KV_BLOCK; b * SL_KV_BLOCK < seen.end; b++)
+        load_k(w, blocks[b], w->k + b * SL_KV_BLOCK);
+}
+
+/* Values of the seen positions. */
+static void load_values(const work *w, const uint32_t *blocks, span seen)
+{
     for (size_t p = seen.begin, next; p < seen.end; p = next) {
         size_t b = p / SL_KV_BLOCK, begin = b * SL_KV_BLOCK;
         next = begin + SL_KV_BLOCK < seen.end ? begin + SL_KV_BLOCK : seen.end;
-        load_k(w, blocks[b], w->k + begin);
         load_v(w, blocks[b], p - begin, next - begin, w->v + p * w->padded);
     }
 }
@@ -275,7 +280,7 @@ SL_INLINE __m512 exp_lanes(__m512 x)
         _mm512_permute_ps(f_, 0);                                                                                      \
     })
 
-/* Four floats, each filling a 128-bit lane, and back. */
+/* Four floats, each filling a 128-bit lane, and back; one of them everywhere. */
 SL_INLINE __m512 spread4(const float *p, __mmask8 m)
 {
     const __m512i index = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
@@ -286,7 +291,10 @@ SL_INLINE void gather4(float *p, __mmask8 m, __m512 v)
     const __m512i index = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
     _mm_mask_storeu_ps(p, m, _mm512_castps512_ps128(_mm512_permutexvar_ps(index, v)));
 }
-#define LANE4(v, j) _mm512_shuffle_f32x4(v, v, (j)*0x55)
+SL_INLINE __m512 broadcast4(__m512 v, int j)
+{
+    return _mm512_permutexvar_ps(_mm512_set1_epi32(4 * j), v);
+}
 
 /* s = cap * tanh(scale * score / cap), for the rare models that cap. */
 static void cap_scores(float *s, size_t n, float scale, float cap)
@@ -323,7 +331,7 @@ SL_INLINE void softmax_queries(const int n, const bool all_seen, const work *w, 
     gather4(w->keep + query, used, keep);
 #pragma GCC unroll 4
     for (int j = 0; j < n; j++) {
-        const __m512 top = LANE4(max, j);
+        const __m512 top = broadcast4(max, j);
 #pragma GCC unroll 4
         for (int g = 0; g < TILE_GROUPS; g++) {
             s[j][g] = exp_lanes(_mm512_sub_ps(s[j][g], top));
@@ -444,15 +452,21 @@ static void add_chunk(const work *w, size_t chunk_begin)
         end--;
     if (first == end)
         return;
-    load_chunk(w, chunk_begin, (span){visible(w, first, chunk_begin).begin, visible(w, end - 1, chunk_begin).end});
+    const uint32_t *blocks = w->tile->blocks + chunk_begin / SL_KV_BLOCK;
+    const span seen = {visible(w, first, chunk_begin).begin, visible(w, end - 1, chunk_begin).end};
     const size_t query = first * w->n_heads, n = end * w->n_heads - query;
     const size_t n_blocks = (n + QUERY_BLOCK - 1) / QUERY_BLOCK;
+    load_keys(w, blocks, seen);
+    if (n_blocks > 1)
+        load_values(w, blocks, seen);
     for (size_t i = 0; i < n_blocks; i++) {
         size_t at = i * QUERY_BLOCK, left = n - at;
         query_block b = query_block_of(w, query + at, left < QUERY_BLOCK ? left : QUERY_BLOCK, chunk_begin);
         prefetch_part(w, chunk_begin + SL_KV_CHUNK, i, n_blocks);
         score_queries(w, &b);
         weigh_queries(w, &b);
+        if (n_blocks == 1)
+            load_values(w, blocks, seen);
         add_values(w, &b);
     }
 }
@@ -467,6 +481,8 @@ static void work_init(work *w, const sl_attention *args, const sl_attention_tile
     w->k = scratch;
     w->v = w->k + SL_KV_CHUNK * dim;
     w->acc = w->v + SL_KV_CHUNK * w->padded;
+    if (n <= QUERY_BLOCK) /* the keys have been used when the values are loaded: half the traffic of the L1 cache */
+        w->v = w->k;
     w->score = w->acc + n * w->padded;
     w->max = w->score + QUERY_BLOCK * SL_KV_CHUNK;
     w->sum = w->max + align16(n);
