@@ -8,7 +8,7 @@
 #include <string.h>
 
 const char *const sl_level_choices[] = {"exact", "ref", "avx2", "avxvnni", "avx512", "avx512vnni", NULL};
-const char *const sl_kv_type_choices[] = {"f16", "f32", NULL};
+const char *const sl_kv_type_choices[] = {"f16", "f32", "bf16", "q8", "int8", "k8v4", NULL};
 
 sl_status sl_model_args_path(const sl_args *args, const char *word, char **out, sl_err *err)
 {
@@ -26,7 +26,8 @@ sl_status sl_model_args_options(const sl_args *args, const char *level, sl_bundl
     *out = sl_bundle_options_default();
     out->n_threads = (int)sl_args_uint(args, "threads");
     out->pin = sl_args_flag(args, "pin");
-    out->model.kv_type = strcmp(sl_args_text(args, "kv-type"), "f32") == 0 ? SL_TYPE_F32 : SL_TYPE_F16;
+    if (!sl_kv_type_parse(sl_args_text(args, "kv-type"), &out->model.kv_type))
+        SL_FAIL(err, SL_ERR_ARGUMENT, "unknown KV type '%s'", sl_args_text(args, "kv-type"));
     return sl_level_choose(level != NULL ? level : sl_args_text(args, "level"), &out->model.level, err);
 }
 

@@ -6,7 +6,7 @@
 #include "cli/options.h"
 
 extern const char *const sl_level_choices[];   /* names of sl_level, NULL-terminated */
-extern const char *const sl_kv_type_choices[]; /* "f16", "f32" */
+extern const char *const sl_kv_type_choices[]; /* names of sl_kv_type, NULL-terminated */
 
 /* Rows of the option tables. */
 #define SL_OPT_MODEL                                                                                                   \

@@ -15,6 +15,14 @@ typedef struct claim {
     _Alignas(64) atomic_uint next;
 } claim;
 
+/* A worker's share of attention, for each KV head: all of a tile, or one split of it. */
+typedef struct attention_part {
+    uint32_t tile, split;
+    uint32_t slot; /* where the tile's partial results begin; NO_SLOT: all of the tile */
+} attention_part;
+enum { SPLIT_ROWS = 4 /* a tile with more rows is work enough for one */ };
+static const uint32_t NO_SLOT = UINT32_MAX;
+
 struct sl_context {
     const sl_plan *plan;
     sl_threads *pool;
@@ -29,6 +37,12 @@ struct sl_context {
     size_t scratch_stride;
     sl_attention_tile *tiles[SL_MAX_KV_GROUPS]; /* max_rows each */
     uint32_t n_tiles;
+    attention_part *parts[SL_MAX_KV_GROUPS]; /* max_rows + n_slots each */
+    uint32_t n_parts[SL_MAX_KV_GROUPS];
+    char *partials;           /* n_slots times a row's partial results of one split */
+    atomic_uint *splits_done; /* of each KV head of the tile whose partials begin in a slot; 0 between steps */
+    uint32_t n_slots, slot_heads;
+    size_t slot_bytes;
     uint32_t *wanted; /* rows whose logits are asked for */
     uint32_t n_wanted;
     claim *claims;         /* one for each step */
@@ -193,12 +207,34 @@ static void run_matmul(sl_context *context, const sl_step *step, int index)
 
 /* ---- attention steps ---- */
 
+/* One part of one KV head. Whoever ends the last split of a tile merges them. */
+static void attention_task(sl_context *context, const sl_attention *args, int group, const attention_part *part,
+                           uint32_t kv_head, void *scratch)
+{
+    const sl_attention_tile *tile = &context->tiles[group][part->tile];
+    if (part->slot == NO_SLOT) {
+        context->plan->kernels->attention(args, tile, kv_head, scratch, 0, NULL);
+        return;
+    }
+    uint32_t begin, end;
+    sl_attention_splits(tile, args->window, &begin, &end);
+    size_t n = sl_attention_partial_elems(args, tile->n_rows);
+    float *partials =
+        (float *)(void *)(context->partials + part->slot * context->slot_bytes) + kv_head * (end - begin) * n;
+    context->plan->kernels->attention(args, tile, kv_head, scratch, part->split, partials + (part->split - begin) * n);
+    atomic_uint *done = &context->splits_done[(size_t)part->slot * context->slot_heads + kv_head];
+    if (atomic_fetch_add_explicit(done, 1, memory_order_acq_rel) + 1 < end - begin)
+        return;
+    atomic_store_explicit(done, 0, memory_order_relaxed);
+    context->plan->kernels->attention_merge(args, tile, kv_head, partials);
+}
+
 static void run_attention(sl_context *context, const sl_step *step, int index)
 {
     const sl_graph *graph = &context->plan->graph;
     const sl_node *node = &graph->nodes[step->begin];
     const sl_graph_layer *layer = &graph->layers[node->layer];
-    const sl_attention_tile *tiles = context->tiles[context->plan->layer_group[node->layer]];
+    const int group = context->plan->layer_group[node->layer];
     sl_attention args = {
         .q = value_row(context, node->inputs[0], 0),
         .q_stride_elems = sl_value_row_bytes(&graph->values[node->inputs[0]]) / sizeof(float),
@@ -209,11 +245,12 @@ static void run_attention(sl_context *context, const sl_step *step, int index)
         .scale = node->factor,
         .kv = context->kv[node->layer],
     };
-    void *scratch = worker_scratch(context, index);
-    size_t n_tasks = (size_t)context->n_tiles * layer->n_kv_heads;
+    const attention_part *parts = context->parts[group];
+    size_t n_tasks = (size_t)context->n_parts[group] * layer->n_kv_heads;
+    /* From the last tile, which sees most, to the first. */
     for (size_t task; (task = take_piece(context, step)) < n_tasks;)
-        context->plan->kernels->attention(&args, &tiles[task / layer->n_kv_heads], (uint32_t)(task % layer->n_kv_heads),
-                                          scratch);
+        attention_task(context, &args, group, &parts[(n_tasks - 1 - task) / layer->n_kv_heads],
+                       (uint32_t)(task % layer->n_kv_heads), worker_scratch(context, index));
 }
 
 /* ---- a run ---- */
@@ -312,6 +349,26 @@ static void worker(void *user, int index, int n_threads)
     }
 }
 
+/* Tiles of few rows are divided further, by splits, as far as there are slots for what they come to. */
+static void make_parts(sl_context *context, int group)
+{
+    attention_part *part = context->parts[group];
+    for (uint32_t t = 0, slot = 0; t < context->n_tiles; t++) {
+        const sl_attention_tile *tile = &context->tiles[group][t];
+        uint32_t begin, end;
+        sl_attention_splits(tile, context->plan->groups[group].window, &begin, &end);
+        uint64_t n_slots = (uint64_t)tile->n_rows * (end - begin);
+        if (end - begin == 1 || tile->n_rows > SPLIT_ROWS || n_slots > context->n_slots - slot) {
+            *part++ = (attention_part){.tile = t, .slot = NO_SLOT};
+            continue;
+        }
+        for (uint32_t s = begin; s < end; s++)
+            *part++ = (attention_part){.tile = t, .split = s, .slot = slot};
+        slot += (uint32_t)n_slots;
+    }
+    context->n_parts[group] = (uint32_t)(part - context->parts[group]);
+}
+
 /* Rows of one sequence at consecutive positions form tiles; the same tiles serve every group with its own blocks. */
 static void make_tiles(sl_context *context, const sl_batch *batch)
 {
@@ -328,6 +385,8 @@ static void make_tiles(sl_context *context, const sl_batch *batch)
         context->n_tiles++;
         r += n;
     }
+    for (int g = 0; g < context->plan->n_groups; g++)
+        make_parts(context, g);
 }
 
 /* Rows of the embedding matrix: token ids must be below it. */
@@ -392,11 +451,36 @@ static size_t scratch_stride(const sl_plan *plan)
     return sl_align_up(most, 4096);
 }
 
+/* Slots for partial results of attention: each as large as the largest layer's, for one row and one split. They suffice
+ * for all positions of the pool seen by SPLIT_ROWS rows, and some more since splits begin and end anywhere. */
+static void measure_slots(const sl_plan *plan, const sl_context_sizes *sizes, int n_threads, uint32_t *n_slots,
+                          size_t *slot_bytes, uint32_t *slot_heads)
+{
+    enum { SPLIT_BLOCKS = SL_KV_SPLIT / SL_KV_BLOCK, SPARE = 64 };
+    *n_slots = 0, *slot_bytes = 64, *slot_heads = 1;
+    for (int g = 0; g < plan->n_groups && n_threads > 1; g++)
+        *n_slots = SL_MAX(*n_slots, sizes->n_blocks[g] / SPLIT_BLOCKS * SPLIT_ROWS + SPARE);
+    for (int i = 0; i < plan->graph.n_nodes; i++) {
+        const sl_node *node = &plan->graph.nodes[i];
+        if (node->op != SL_OP_ATTENTION)
+            continue;
+        const sl_graph_layer *layer = &plan->graph.layers[node->layer];
+        sl_attention args = {.n_heads = node->n_heads,
+                             .kv = {SL_KV_F32, layer->n_kv_heads, layer->head_dim, NULL, NULL}};
+        size_t n_bytes = layer->n_kv_heads * sl_attention_partial_elems(&args, 1) * sizeof(float);
+        *slot_bytes = SL_MAX(*slot_bytes, n_bytes);
+        *slot_heads = SL_MAX(*slot_heads, layer->n_kv_heads);
+    }
+}
+
 static void cpu_context_bytes(const sl_plan *plan, const sl_context_sizes *sizes, int n_threads, uint64_t *step_bytes,
                               uint64_t *scratch_bytes, uint64_t *kv_bytes)
 {
     *step_bytes = sl_plan_memory(plan, sizes->max_rows, sizes->max_wanted, NULL, NULL);
-    *scratch_bytes = (uint64_t)n_threads * scratch_stride(plan);
+    uint32_t n_slots, slot_heads;
+    size_t slot_bytes;
+    measure_slots(plan, sizes, n_threads, &n_slots, &slot_bytes, &slot_heads);
+    *scratch_bytes = (uint64_t)n_threads * scratch_stride(plan) + (uint64_t)n_slots * slot_bytes;
     *kv_bytes = 0;
     for (int g = 0; g < plan->n_groups; g++) {
         uint64_t bytes;
@@ -413,8 +497,12 @@ static void cpu_context_close(sl_context *context)
     sl_pages_free(context->arena, context->arena_bytes);
     sl_pages_free(context->kv_pool, context->kv_bytes);
     sl_pages_free(context->scratch, (size_t)sl_threads_count(context->pool) * context->scratch_stride);
-    for (int g = 0; g < SL_MAX_KV_GROUPS; g++)
+    sl_pages_free(context->partials, context->n_slots * context->slot_bytes);
+    free(context->splits_done);
+    for (int g = 0; g < SL_MAX_KV_GROUPS; g++) {
         free(context->tiles[g]);
+        free(context->parts[g]);
+    }
     free(context->wanted);
     free(context->claims);
     free(context->offsets);
@@ -431,29 +519,35 @@ static void place_kv(sl_context *context)
         const sl_graph_layer *layer = &plan->graph.layers[i];
         sl_kv_layer *kv = &context->kv[i];
         *kv = (sl_kv_layer){.type = plan->kv_type, .n_kv_heads = layer->n_kv_heads, .head_dim = layer->head_dim};
-        size_t bytes = sl_kv_block_bytes(kv) * context->sizes.n_blocks[plan->layer_group[i]];
+        size_t n_blocks = context->sizes.n_blocks[plan->layer_group[i]];
         kv->k = next;
-        kv->v = next + bytes;
-        next += 2 * bytes;
+        kv->v = next += sl_kv_k_block_bytes(kv) * n_blocks;
+        next += sl_kv_v_block_bytes(kv) * n_blocks;
     }
 }
 
 static bool allocate(sl_context *context)
 {
     const sl_plan *plan = context->plan;
+    measure_slots(plan, &context->sizes, sl_threads_count(context->pool), &context->n_slots, &context->slot_bytes,
+                  &context->slot_heads);
     context->offsets = calloc((size_t)plan->graph.n_values + 1, sizeof *context->offsets);
     context->kv = calloc((size_t)plan->graph.n_layers + 1, sizeof *context->kv);
     context->wanted = calloc((size_t)context->sizes.max_wanted + 1, sizeof *context->wanted);
     context->claims = aligned_alloc(_Alignof(claim), ((size_t)plan->n_steps + 1) * sizeof *context->claims);
     for (int g = 0; g < plan->n_groups; g++)
-        if (!(context->tiles[g] = calloc(context->sizes.max_rows, sizeof *context->tiles[g])))
+        if (!(context->tiles[g] = calloc(context->sizes.max_rows, sizeof *context->tiles[g])) ||
+            !(context->parts[g] =
+                  calloc((size_t)context->sizes.max_rows + context->n_slots, sizeof *context->parts[g])))
             return false;
     context->scratch_stride = scratch_stride(plan);
     context->arena = sl_pages_alloc(context->arena_bytes);
     context->kv_pool = sl_pages_reserve(context->kv_bytes);
     context->scratch = sl_pages_alloc((size_t)sl_threads_count(context->pool) * context->scratch_stride);
+    context->splits_done = calloc((size_t)context->n_slots * context->slot_heads + 1, sizeof *context->splits_done);
+    context->partials = sl_pages_alloc(context->n_slots * context->slot_bytes);
     return context->offsets && context->kv && context->wanted && context->claims && context->arena &&
-           context->kv_pool && context->scratch;
+           context->kv_pool && context->scratch && context->splits_done && context->partials;
 }
 
 static sl_status cpu_context_open(const sl_plan *plan, const sl_context_sizes *sizes, sl_threads *pool,
@@ -490,9 +584,9 @@ static void cpu_copy_block(sl_context *context, int group, uint32_t from, uint32
         if (context->plan->layer_group[i] != group)
             continue;
         sl_kv_layer *kv = &context->kv[i];
-        size_t bytes = sl_kv_block_bytes(kv);
-        memcpy((char *)kv->k + to * bytes, (char *)kv->k + from * bytes, bytes);
-        memcpy((char *)kv->v + to * bytes, (char *)kv->v + from * bytes, bytes);
+        size_t k_bytes = sl_kv_k_block_bytes(kv), v_bytes = sl_kv_v_block_bytes(kv);
+        memcpy((char *)kv->k + to * k_bytes, (char *)kv->k + from * k_bytes, k_bytes);
+        memcpy((char *)kv->v + to * v_bytes, (char *)kv->v + from * v_bytes, v_bytes);
     }
 }
 

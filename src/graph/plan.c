@@ -45,13 +45,13 @@ static sl_status group_layers(sl_plan *plan, sl_err *err)
             plan->groups[plan->n_groups++] = (sl_kv_group){.window = layer->window};
         sl_kv_layer kv = {.type = plan->kv_type, .n_kv_heads = layer->n_kv_heads, .head_dim = layer->head_dim};
         plan->groups[g].n_layers++;
-        plan->groups[g].block_bytes += 2 * sl_kv_block_bytes(&kv);
+        plan->groups[g].block_bytes += sl_kv_k_block_bytes(&kv) + sl_kv_v_block_bytes(&kv);
         plan->layer_group[i] = g;
     }
     return SL_OK;
 }
 
-sl_status sl_plan_compile(const sl_graph *graph, sl_level level, sl_type kv_type, uint32_t disabled,
+sl_status sl_plan_compile(const sl_graph *graph, sl_level level, sl_kv_type kv_type, uint32_t disabled,
                           sl_pass_observer *observer, void *observer_user, sl_plan *out, sl_err *err)
 {
     *out = (sl_plan){.graph = *graph, .level = level, .kv_type = kv_type, .kernels = sl_kernels_get(level)};

@@ -27,7 +27,7 @@ enum { SL_MAX_KV_GROUPS = 4 };
 typedef struct sl_plan {
     sl_graph graph; /* after all passes */
     sl_level level;
-    sl_type kv_type;
+    sl_kv_type kv_type;
     const sl_kernels *kernels;
     sl_step *steps;
     int n_steps;
@@ -40,7 +40,7 @@ typedef struct sl_plan {
 typedef void sl_pass_observer(void *user, const char *pass_name, const sl_graph *graph, int n_changes);
 
 /* Runs the passes (disabled: bits 1 << sl_pass) and cuts the graph into steps. The plan keeps using the graph's arena. */
-SL_WARN_UNUSED sl_status sl_plan_compile(const sl_graph *graph, sl_level level, sl_type kv_type, uint32_t disabled,
+SL_WARN_UNUSED sl_status sl_plan_compile(const sl_graph *graph, sl_level level, sl_kv_type kv_type, uint32_t disabled,
                                          sl_pass_observer *observer, void *observer_user, sl_plan *out, sl_err *err);
 
 /* Memory plan: offsets[value] (SIZE_MAX for constants and values nobody stores) in an arena that serves max_rows rows

@@ -56,17 +56,3 @@ sl_peak sl_peak_get(void)
 #endif
     return peak;
 }
-
-size_t sl_kv_block_bytes(const sl_kv_layer *layer)
-{
-    size_t elem = layer->type == SL_TYPE_F16 ? sizeof(uint16_t) : sizeof(float);
-    return (size_t)layer->n_kv_heads * layer->head_dim * SL_KV_BLOCK * elem;
-}
-
-/* Of the work struct in ref/attention_tmpl.h: k, v, acc, score, q, max, sum. */
-size_t sl_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim)
-{
-    size_t n = (size_t)n_heads / n_kv_heads * SL_ATTENTION_ROWS, padded = ((size_t)head_dim + 15) & ~(size_t)15;
-    size_t floats = SL_KV_CHUNK * (head_dim + padded) + n * (padded + SL_KV_CHUNK + head_dim) + 16 + 2 * (n + 16);
-    return (floats * sizeof(float) + 63) & ~(size_t)63;
-}

@@ -110,19 +110,37 @@ typedef void sl_matmul_fn(const sl_matmul *args, size_t row_begin, size_t row_en
 typedef enum sl_gate { SL_GATE_SILU, SL_GATE_GELU_TANH } sl_gate;
 typedef enum sl_rope_mode { SL_ROPE_NORM, SL_ROPE_NEOX } sl_rope_mode; /* adjacent pairs; halves */
 
-enum { SL_KV_BLOCK = 16, SL_KV_CHUNK = 64 }; /* positions in a KV block; in one softmax update (aligned to 64) */
+/* Positions in a KV block; in one softmax update; in one split, whose result is merged with the others'. Chunks and
+ * splits are aligned to absolute positions. */
+enum { SL_KV_BLOCK = 16, SL_KV_CHUNK = 64, SL_KV_SPLIT = 256, SL_KV_GROUP = 32 };
 
-/* KV pool of one layer, `type` F32 or F16.
- *   K: [block][kv_head][head_dim][16 positions]   (a lane is a position)
- *   V: [block][kv_head][16 positions][head_dim] */
+/* Number formats of the KV pool. The part of one block and one KV head, D = head_dim, a lane of K being a position:
+ *   F32, F16, BF16  K elem[D][16]    V elem[16][D]
+ *   Q8              K int8[D][16], f16 scale[16]    V int8[16][D], f16 scale[16]; x = q * scale
+ *   K8V4            K as Q8's        V nibbles[16][G][16], f16 scale[16][G], G = ceil(D / 32); in a group byte i has
+ *                   column i low and column 16 + i high; x = (q - 8) * scale
+ * An int8 scale is amax / 127 of its token and head, a 4-bit one the value of largest magnitude (the positive of two
+ * such) / -8 of its token and 32 columns, both rounded to f16 (whose range, times 127 or 8, holds that of F16's own
+ * elements, at half the bytes of f32); q = round-to-nearest-even(x * (1 / scale)), kept within -127..127 or 0..15; 0 (or
+ * 8) for a scale of 0. Where amax is infinite, NaN or too large for a scale, the scale is NaN. */
+typedef enum sl_kv_type { SL_KV_F32, SL_KV_F16, SL_KV_BF16, SL_KV_Q8, SL_KV_K8V4, SL_KV_TYPE_COUNT } sl_kv_type;
+
+/* "f32", "f16", "bf16", "q8", "k8v4". Static storage. */
+const char *sl_kv_type_name(sl_kv_type type);
+
+/* Type for a name, "int8" being another for q8; false when there is none. */
+bool sl_kv_type_parse(const char *name, sl_kv_type *out);
+
+/* KV pool of one layer: [block][kv_head] parts as above. */
 typedef struct sl_kv_layer {
-    sl_type type;
+    sl_kv_type type;
     uint32_t n_kv_heads, head_dim;
     void *k, *v;
 } sl_kv_layer;
 
-/* Bytes of K (or V) of one layer in one block: n_kv_heads * head_dim * 16 * element size. */
-size_t sl_kv_block_bytes(const sl_kv_layer *layer);
+/* Bytes of K and of V of one layer in one block, all KV heads. */
+size_t sl_kv_k_block_bytes(const sl_kv_layer *layer);
+size_t sl_kv_v_block_bytes(const sl_kv_layer *layer);
 
 /* Consecutive rows of one sequence at consecutive positions. */
 typedef struct sl_attention_tile {
@@ -132,12 +150,15 @@ typedef struct sl_attention_tile {
 } sl_attention_tile;
 enum { SL_ATTENTION_ROWS = 32 };
 
-/* out[r][h] = sum_p softmax_p(scale * q[r][h] . k[p][h / (n_heads / n_kv_heads)]) * v[p][...], one pass with the online
- * softmax (Milakov and Gimelshein 2018) over chunks of 64 positions aligned to absolute positions, in logical order:
- * scores lane by lane, fma over d in order; m' = max(m, chunk's max); p = exp(s - m'); l = l * exp(m - m') + sum16(p);
- * acc[d] = acc[d] * exp(m - m'), then fma(p, v[d], acc[d]) over positions in order. A chunk in which a row sees nothing
- * leaves the row untouched; positions a row does not see contribute p = 0 and are never multiplied with V's bytes when
- * no row of the tile sees them. */
+/* out[r][h] = sum_p softmax_p(scale * q[r][h] . k[p][h / (n_heads / n_kv_heads)]) * v[p][...], K and V as float32.
+ * Within a split of 256 positions one pass with the online softmax (Milakov and Gimelshein 2018) over chunks of 64, in
+ * logical order: scores lane by lane, fma over d in order; m' = max(m, chunk's max); p = exp(s - m');
+ * l = l * exp(m - m') + sum16(p); acc[d] = acc[d] * exp(m - m'), then fma(p, v[d], acc[d]) over positions in order. It
+ * starts from m = -inf, l = 0, acc = 0. A chunk in which a row sees nothing leaves the row untouched; positions a row
+ * does not see contribute p = 0 and are never multiplied with V's bytes.
+ * The splits that a row sees, (m_i, l_i, acc_i), are then merged in logical order into (M, L, A), the first copied:
+ * M' = max(M, m_i); a = exp(M - M'), b = exp(m_i - M'); L = L * a + l_i * b; A[d] = fma(acc_i[d], b, A[d] * a).
+ * out[d] = A[d] / L. Workers may so take different splits of a row, and who took which makes no difference. */
 typedef struct sl_attention {
     const float *q; /* [rows][n_heads][head_dim], rotated */
     size_t q_stride_elems;
@@ -149,9 +170,27 @@ typedef struct sl_attention {
     float softcap;   /* 0 = none; s = softcap * tanh(s / softcap) */
     sl_kv_layer kv;
 } sl_attention;
-/* One tile and one kv head (all its query heads). scratch: sl_attention_scratch_bytes, 64-byte aligned, per worker. */
-typedef void sl_attention_fn(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch);
+
+/* Splits [*begin, *end) of which some row of the tile sees something. */
+static inline void sl_attention_splits(const sl_attention_tile *tile, uint32_t window, uint32_t *begin, uint32_t *end)
+{
+    *begin = window && tile->position >= window ? (tile->position - window + 1) / SL_KV_SPLIT : 0;
+    *end = (tile->position + tile->n_rows - 1) / SL_KV_SPLIT + 1;
+}
+
+/* One tile and one kv head (all its query heads). scratch: sl_attention_scratch_bytes, 64-byte aligned, per worker.
+ * partial NULL: all splits, into out. Else: split `split` alone, into partial, which has sl_attention_partial_elems. */
+typedef void sl_attention_fn(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch,
+                             uint32_t split, float *partial);
 size_t sl_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim);
+
+/* Merges the partials of the tile's splits (sl_attention_splits; one after the other, partial_elems apart) into out. */
+typedef void sl_attention_merge_fn(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head,
+                                   const float *partials);
+
+/* Floats of the partial result of n_rows rows, one kv head and one split: for each row and query head acc (head_dim
+ * rounded up to 16), then 16 floats that begin with m and l. */
+size_t sl_attention_partial_elems(const sl_attention *args, uint32_t n_rows);
 
 /* The kernels of one level. Row kernels work on one row; y may equal x where both are float rows. */
 typedef struct sl_kernels {
@@ -171,6 +210,7 @@ typedef struct sl_kernels {
     /* Writes one row's k and v ([n_kv_heads][head_dim]) to slot (0-15) of physical block. */
     void (*kv_write)(const sl_kv_layer *layer, uint32_t block, uint32_t slot, const float *k, const float *v);
     sl_attention_fn *attention;
+    sl_attention_merge_fn *attention_merge;
     sl_matmul_fn *matmul[SL_LAYOUT_COUNT];
     /* y[0..n_cols) = row of the weight, bitwise what sl_type_info.dequantize gives (embedding look-up) */
     void (*unpack_row)(const sl_weight *weight, size_t row, float *y);
@@ -180,6 +220,6 @@ typedef struct sl_kernels {
 const sl_kernels *sl_kernels_get(sl_level level);
 
 /* Raised whenever any kernel's bits change; part of numerics_id. */
-#define SL_KERNEL_REVISION 1
+#define SL_KERNEL_REVISION 2
 
 #endif

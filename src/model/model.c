@@ -15,7 +15,7 @@ struct sl_model {
 
 sl_model_options sl_model_options_default(void)
 {
-    return (sl_model_options){.level = sl_level_best(), .kv_type = SL_TYPE_F16};
+    return (sl_model_options){.level = sl_level_best(), .kv_type = SL_KV_F16};
 }
 
 /* ---- from file to plan ---- */
@@ -44,10 +44,7 @@ static sl_status compile(const sl_gguf *gguf, const sl_model_options *options, s
     SL_TRY(sl_bindings_find(gguf, *arch, hparams, arena, &bindings, err));
     sl_graph_init(&graph, arena, options->taps, options->n_taps);
     SL_TRY(sl_build_decoder(&graph, *arch, hparams, &bindings, err));
-    sl_type kv_type = options->level == SL_LEVEL_EXACT ? SL_TYPE_F32 : options->kv_type;
-    if (kv_type != SL_TYPE_F32 && kv_type != SL_TYPE_F16)
-        SL_FAIL(err, SL_ERR_UNSUPPORTED, "a KV cache of type %s is not supported: use f16 or f32",
-                sl_type_get(kv_type) ? sl_type_get(kv_type)->name : "unknown");
+    sl_kv_type kv_type = options->level == SL_LEVEL_EXACT ? SL_KV_F32 : options->kv_type;
     return sl_plan_compile(&graph, options->level, kv_type, options->disabled_passes, observer, observer_user, plan,
                            err);
 }

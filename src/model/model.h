@@ -13,7 +13,7 @@ enum {
 
 typedef struct sl_model_options {
     sl_level level;
-    sl_type kv_type; /* F32 or F16; forced to F32 at level exact */
+    sl_kv_type kv_type; /* forced to F32 at level exact */
     uint32_t flags;
     uint32_t disabled_passes; /* bits 1 << sl_pass, for tests */
     const char *const *taps;  /* names of values that must exist in the plan, see sl_tap_fn; n_taps of them */

@@ -199,7 +199,7 @@ class Texts(harness.Case):
         (self.home / "some.gguf").touch()
         self.assertEqual(self.complete("to"), ["tokenize"])
         self.assertEqual(self.complete("run", "--kv"), ["--kv-type"])
-        self.assertEqual(self.complete("run", "--kv-type", ""), ["f16", "f32"])
+        self.assertEqual(self.complete("run", "--kv-type", "k"), ["k8v4"])
         self.assertEqual(self.complete("run", "-m", "so"), ["some.gguf"])
         self.assertEqual(self.complete("pull", "smol"), ["smollm2"])
         self.assertEqual(self.complete("help", "be"), ["bench"])

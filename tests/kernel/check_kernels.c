@@ -158,13 +158,18 @@ static void check_rope(const line *l, const sl_kernels *base, const sl_kernels *
 
 static void check_kv_write(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
-    for (int i = 0; i < 60; i++) {
-        sl_kv_layer layer = {i % 2 ? SL_TYPE_F16 : SL_TYPE_F32, 1 + random_below(3), 1 + random_below(80), NULL, NULL};
-        size_t n = (size_t)layer.n_kv_heads * layer.head_dim, pool = 3 * sl_kv_block_bytes(&layer) / sizeof(float);
-        pair kv = pair_random(2 * n), kp = pair_random(pool), vp = pair_random(pool);
+    for (int i = 0; i < 200; i++) {
+        sl_kv_layer layer = {(sl_kv_type)(i % SL_KV_TYPE_COUNT), 1 + random_below(3), 1 + random_below(80), NULL, NULL};
+        size_t n = (size_t)layer.n_kv_heads * layer.head_dim;
+        pair kv = pair_random(2 * n), kp = pair_random(3 * sl_kv_k_block_bytes(&layer) / sizeof(float));
+        pair vp = pair_random(3 * sl_kv_v_block_bytes(&layer) / sizeof(float));
         const float extreme[] = {65519.0f, 65520.0f, -1e30f, 5.9e-8f, -3e-8f, 2.9e-8f, 6.1e-5f, 0.0f, -0.0f};
         for (size_t e = 0; e < SL_COUNTOF(extreme); e++)
             ((float *)kv.a.data)[random_below((uint32_t)(2 * n))] = extreme[e];
+        if (i % 7 == 0)
+            ((float *)kv.a.data)[random_below((uint32_t)(2 * n))] = random_below(2) ? __builtin_nanf("") : -1e38f;
+        for (size_t d = 0; i % 4 == 0 && d < layer.head_dim; d++)
+            ((float *)kv.a.data)[d] *= i % 8 ? 1e-9f : 0.0f;
         memcpy(kv.b.data, kv.a.data, kv.a.n_bytes);
         uint32_t block = random_below(3), slot = random_below(16);
         layer.k = kp.a.data, layer.v = vp.a.data;
@@ -177,19 +182,44 @@ static void check_kv_write(const line *l, const sl_kernels *base, const sl_kerne
     }
 }
 
-static void check_attention_once(const line *l, const sl_kernels *base, const sl_kernels *k, uint32_t dim)
+/* A pool of random rows, written by the reference. */
+static void fill_pool(const sl_kernels *base, const sl_kv_layer *kv, uint32_t n_blocks)
+{
+    size_t n = (size_t)kv->n_kv_heads * kv->head_dim;
+    float *row = malloc(2 * n * sizeof *row);
+    for (uint32_t p = 0; p < n_blocks * SL_KV_BLOCK; p++) {
+        for (size_t i = 0; i < 2 * n; i++)
+            row[i] = random_float() * (random_below(20) ? 1.0f : 1e-5f);
+        base->kv_write(kv, p / SL_KV_BLOCK, p % SL_KV_BLOCK, row, row + n);
+    }
+    free(row);
+}
+
+/* All splits one by one through the candidate, then merged by it. */
+static void attention_by_splits(const sl_kernels *k, const sl_attention *args, const sl_attention_tile *tile,
+                                const line *l, uint32_t kv_head, void *scratch)
+{
+    uint32_t begin, end;
+    sl_attention_splits(tile, args->window, &begin, &end);
+    size_t n = sl_attention_partial_elems(args, tile->n_rows);
+    guarded partials = guarded_alloc((end - begin) * n * sizeof(float), 0);
+    for (uint32_t s = end; s-- > begin;)
+        k->attention(args, tile, kv_head, scratch, s, (float *)partials.data + (s - begin) * n);
+    k->attention_merge(args, tile, kv_head, partials.data);
+    expect(guarded_free(&partials), l, "partials", args->kv.head_dim, end - begin);
+}
+
+static void check_attention_once(const line *l, const sl_kernels *base, const sl_kernels *k, sl_kv_type type,
+                                 uint32_t dim)
 {
     uint32_t kv_heads = 1 + random_below(3), group = 1 + random_below(5), n_rows = 1 + random_below(SL_ATTENTION_ROWS);
-    uint32_t position = random_below(300), n_blocks = (position + n_rows + 15) / 16, n_heads = kv_heads * group;
-    sl_kv_layer kv = {random_below(2) ? SL_TYPE_F16 : SL_TYPE_F32, kv_heads, dim, NULL, NULL};
-    uint32_t *blocks = malloc(n_blocks * sizeof *blocks);
-    pair keys = pair_random(n_blocks * sl_kv_block_bytes(&kv) / sizeof(float));
-    pair values = pair_random(n_blocks * sl_kv_block_bytes(&kv) / sizeof(float));
-    for (size_t i = 0; kv.type == SL_TYPE_F16 && i < keys.a.n_bytes / 2; i++) {
-        ((uint16_t *)keys.a.data)[i] = sl_f32_to_f16(random_float());
-        ((uint16_t *)values.a.data)[i] = sl_f32_to_f16(random_float() * (random_below(20) ? 1.0f : 1e-5f));
-    }
-    kv.k = keys.a.data, kv.v = values.a.data;
+    uint32_t position = random_below(random_below(2) ? 300 : 1200), n_blocks = (position + n_rows + 15) / 16;
+    uint32_t n_heads = kv_heads * group, *blocks = malloc(n_blocks * sizeof *blocks);
+    sl_kv_layer kv = {type, kv_heads, dim, NULL, NULL};
+    guarded keys = guarded_alloc(n_blocks * sl_kv_k_block_bytes(&kv), 0);
+    guarded values = guarded_alloc(n_blocks * sl_kv_v_block_bytes(&kv), 0);
+    kv.k = keys.data, kv.v = values.data;
+    fill_pool(base, &kv, n_blocks);
     for (uint32_t i = 0; i < n_blocks; i++)
         blocks[i] = n_blocks - 1 - i;
     size_t n = (size_t)n_rows * n_heads * dim, scratch = sl_attention_scratch_bytes(n_heads, kv_heads, dim);
@@ -197,29 +227,34 @@ static void check_attention_once(const line *l, const sl_kernels *base, const sl
     guarded sa = guarded_alloc(scratch, 0), sb = guarded_alloc(scratch, 0);
     sl_attention args = {q.a.data,   (size_t)n_heads * dim,
                          out.a.data, (size_t)n_heads * dim,
-                         n_heads,    random_below(2) ? 0 : 1 + random_below(200),
+                         n_heads,    random_below(2) ? 0 : 1 + random_below(random_below(2) ? 20 : 700),
                          0.125f,     random_below(3) ? 0.0f : 20.0f,
                          kv};
     sl_attention_tile tile = {blocks, 0, n_rows, position};
     for (uint32_t h = 0; h < kv_heads; h++) {
         args.out = out.a.data;
-        base->attention(&args, &tile, h, sa.data);
+        base->attention(&args, &tile, h, sa.data, 0, NULL);
         args.out = out.b.data;
-        k->attention(&args, &tile, h, sb.data);
+        if (random_below(2))
+            k->attention(&args, &tile, h, sb.data, 0, NULL);
+        else
+            attention_by_splits(k, &args, &tile, l, h, sb.data);
     }
     expect(guarded_free(&sa), l, "scratch of the reference", dim, group);
     expect(guarded_free(&sb), l, "scratch", dim, group);
-    pair_expect_same(&out, l, "attention", dim);
+    pair_expect_same(&out, l, sl_kv_type_name(type), dim);
     guarded_free(&q.a), guarded_free(&q.b);
-    guarded_free(&keys.a), guarded_free(&keys.b), guarded_free(&values.a), guarded_free(&values.b);
+    expect(guarded_free(&keys), l, "keys", dim, group);
+    expect(guarded_free(&values), l, "values", dim, group);
     free(blocks);
 }
 
 static void check_attention(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
-    const uint32_t dims[] = {64, 64, 64, 128, 16, 80, 8, 24, 100, 256};
+    const uint32_t dims[] = {64, 64, 64, 128, 16, 80, 8, 24, 100, 20, 33, 256};
     for (size_t i = 0; i < SL_COUNTOF(dims); i++)
-        check_attention_once(l, base, k, dims[i]);
+        for (int type = 0; type < SL_KV_TYPE_COUNT; type++)
+            check_attention_once(l, base, k, (sl_kv_type)type, dims[i]);
 }
 
 /* Bitwise equal, where any NaN equals any other: which NaN comes out of two is the order of an instruction's operands. */
@@ -303,10 +338,15 @@ static const struct {
     size_t slot;
     check_fn *check;
 } checks[] = {
-    {offsetof(sl_kernels, rmsnorm), check_rmsnorm},   {offsetof(sl_kernels, quantize_q8), check_quantize_q8},
-    {offsetof(sl_kernels, glu), check_glu},           {offsetof(sl_kernels, add), check_add},
-    {offsetof(sl_kernels, scale), check_scale},       {offsetof(sl_kernels, rope), check_rope},
-    {offsetof(sl_kernels, kv_write), check_kv_write}, {offsetof(sl_kernels, attention), check_attention},
+    {offsetof(sl_kernels, rmsnorm), check_rmsnorm},
+    {offsetof(sl_kernels, quantize_q8), check_quantize_q8},
+    {offsetof(sl_kernels, glu), check_glu},
+    {offsetof(sl_kernels, add), check_add},
+    {offsetof(sl_kernels, scale), check_scale},
+    {offsetof(sl_kernels, rope), check_rope},
+    {offsetof(sl_kernels, kv_write), check_kv_write},
+    {offsetof(sl_kernels, attention), check_attention},
+    {offsetof(sl_kernels, attention_merge), check_attention},
 };
 
 static void check_line(const line *l, const sl_kernels *base)
@@ -333,7 +373,7 @@ static void check_tables(void)
     for (int level = 0; level < SL_LEVEL_COUNT; level++) {
         const sl_kernels *k = sl_kernels_get((sl_level)level);
         expect(k->level == (sl_level)level && k->rmsnorm && k->quantize_q8 && k->glu && k->add && k->scale && k->rope &&
-                   k->kv_write && k->attention && k->unpack_row,
+                   k->kv_write && k->attention && k->attention_merge && k->unpack_row,
                &table, "incomplete level", (size_t)level, 0);
         for (int i = 0; i < SL_LAYOUT_COUNT; i++)
             expect(k->matmul[i] != NULL, &table, "no matmul", (size_t)level, (size_t)i);

@@ -34,34 +34,80 @@ static void scatter_blocks(uint32_t *blocks, uint32_t n)
 static void write_pool(setup *s)
 {
     uint32_t n_blocks = (s->n_positions + 15) / 16;
-    size_t bytes = n_blocks * sl_kv_block_bytes(&s->kv), row = (size_t)s->kv.n_kv_heads * s->kv.head_dim;
-    memset(s->kv.k, 0xff, bytes);
-    memset(s->kv.v, 0xff, bytes);
+    size_t row = (size_t)s->kv.n_kv_heads * s->kv.head_dim;
+    memset(s->kv.k, 0xff, n_blocks * sl_kv_k_block_bytes(&s->kv));
+    memset(s->kv.v, 0xff, n_blocks * sl_kv_v_block_bytes(&s->kv));
     for (uint32_t p = 0; p < s->n_positions; p++)
         sl_kernels_get(SL_LEVEL_REF)
             ->kv_write(&s->kv, s->blocks[p / 16], p % 16, s->keys + p * row, s->values + p * row);
 }
 
-static setup setup_random(sl_type type, uint32_t n_positions, uint32_t n_heads, uint32_t n_kv_heads, uint32_t dim)
+/* x as 16 bits keep it. */
+static float through_half(sl_kv_type type, float x)
+{
+    return type == SL_KV_F16 ? sl_f16_to_f32(sl_f32_to_f16(x)) : sl_bf16_to_f32(sl_f32_to_bf16(x));
+}
+
+/* x[0..n) as integers of one scale keep it: from -low to high steps, the extreme being amax = top steps; written from
+ * the definition at sl_kv_type, with libm's rounding. */
+static void through_integers(float *x, size_t n, float top, float low, float high)
+{
+    float extreme = 0;
+    for (size_t i = 0; i < n; i++)
+        if (fabsf(x[i]) > fabsf(extreme) || (fabsf(x[i]) == fabsf(extreme) && x[i] > 0))
+            extreme = x[i];
+    float scale = sl_f16_to_f32(sl_f32_to_f16((top > 0 ? fabsf(extreme) : extreme) / top));
+    for (size_t i = 0; i < n; i++)
+        x[i] = scale == 0 ? 0.0f : fmaxf(low, fminf(high, rintf(x[i] * (1.0f / scale)))) * scale;
+}
+
+/* The numbers as the pool keeps them, so that the truth starts from the same ones. */
+static void through_pool(sl_kv_type type, float *k, float *v, size_t dim)
+{
+    for (size_t d = 0; d < dim && (type == SL_KV_F16 || type == SL_KV_BF16); d++)
+        k[d] = through_half(type, k[d]), v[d] = through_half(type, v[d]);
+    if (type == SL_KV_Q8 || type == SL_KV_K8V4)
+        through_integers(k, dim, 127, -127, 127);
+    if (type == SL_KV_Q8)
+        through_integers(v, dim, 127, -127, 127);
+    for (size_t d = 0; d < dim && type == SL_KV_K8V4; d += SL_KV_GROUP)
+        through_integers(v + d, SL_MIN(dim - d, (size_t)SL_KV_GROUP), -8, -8, 7);
+}
+
+/* Puts the blocks elsewhere, contents and all. */
+static void move_blocks(setup *s)
+{
+    uint32_t n = (s->n_positions + 15) / 16, *from = malloc(n * sizeof *from);
+    size_t k_bytes = sl_kv_k_block_bytes(&s->kv), v_bytes = sl_kv_v_block_bytes(&s->kv);
+    char *k = malloc(n * k_bytes), *v = malloc(n * v_bytes);
+    memcpy(from, s->blocks, n * sizeof *from);
+    memcpy(k, s->kv.k, n * k_bytes), memcpy(v, s->kv.v, n * v_bytes);
+    scatter_blocks(s->blocks, n);
+    for (uint32_t i = 0; i < n; i++) {
+        memcpy((char *)s->kv.k + s->blocks[i] * k_bytes, k + from[i] * k_bytes, k_bytes);
+        memcpy((char *)s->kv.v + s->blocks[i] * v_bytes, v + from[i] * v_bytes, v_bytes);
+    }
+    free(from), free(k), free(v);
+}
+
+static setup setup_random(sl_kv_type type, uint32_t n_positions, uint32_t n_heads, uint32_t n_kv_heads, uint32_t dim)
 {
     setup s = {{type, n_kv_heads, dim, NULL, NULL}, NULL, NULL, NULL, NULL, n_positions, n_heads};
     uint32_t n_blocks = (n_positions + 15) / 16;
     size_t row = (size_t)n_kv_heads * dim, n = n_positions * row;
-    s.kv.k = malloc(n_blocks * sl_kv_block_bytes(&s.kv));
-    s.kv.v = malloc(n_blocks * sl_kv_block_bytes(&s.kv));
+    s.kv.k = malloc(n_blocks * sl_kv_k_block_bytes(&s.kv));
+    s.kv.v = malloc(n_blocks * sl_kv_v_block_bytes(&s.kv));
     s.blocks = malloc(n_blocks * sizeof *s.blocks);
     s.keys = malloc(n * sizeof *s.keys), s.values = malloc(n * sizeof *s.values);
     s.q = malloc((size_t)n_positions * n_heads * dim * sizeof *s.q);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         s.keys[i] = random_float() * 2, s.values[i] = random_float();
-        if (type == SL_TYPE_F16) /* as the pool keeps them, so that the truth starts from the same numbers */
-            s.keys[i] = sl_f16_to_f32(sl_f32_to_f16(s.keys[i])),
-            s.values[i] = sl_f16_to_f32(sl_f32_to_f16(s.values[i]));
-    }
     for (size_t i = 0; i < (size_t)n_positions * n_heads * dim; i++)
         s.q[i] = random_float() * 2;
     scatter_blocks(s.blocks, n_blocks);
     write_pool(&s);
+    for (size_t i = 0; i < n; i += dim)
+        through_pool(type, s.keys + i, s.values + i, dim);
     return s;
 }
 
@@ -88,14 +134,14 @@ static void run_tile(const setup *s, sl_level level, uint32_t window, float soft
                          s->kv};
     sl_attention_tile tile = {s->blocks, 0, n_rows, first};
     for (uint32_t h = 0; h < s->kv.n_kv_heads; h++)
-        sl_kernels_get(level)->attention(&args, &tile, h, scratch.data);
+        sl_kernels_get(level)->attention(&args, &tile, h, scratch.data, 0, NULL);
     assert_true(guarded_free(&scratch));
 }
 
 /* One row and head in double. The error of the fast form: a score is a chain of dim fmas and a product (softcap adds
  * 8 roundings of at most softcap), so off by e_s = (dim + 3) u sum|q k| scale + 12 u |softcap|; its weight e^(s - m) by
- * 2 e_s + 4 u (1 + |s - m|) relative; up to `chunks` rescalings and n additions add (n + 4 chunks) u; the ratio of two
- * such sums doubles all of it, weighted by max |v|. */
+ * 2 e_s + 4 u (1 + |s - m|) relative; up to `chunks` rescalings, merges of splits among them, and n additions add
+ * (n + 4 chunks) u; the ratio of two such sums doubles all of it, weighted by max |v|. */
 static void check_row(const setup *s, uint32_t window, float softcap, uint32_t position, uint32_t head,
                       const float *got)
 {
@@ -119,7 +165,8 @@ static void check_row(const setup *s, uint32_t window, float softcap, uint32_t p
     for (uint32_t i = 0; i < n; i++)
         total += score[i] = exp(score[i] - max);
     double e_s = ((double)dim + 3) * u * size + 12 * u * (double)softcap;
-    double weight = 2 * e_s + 4 * u * (1 + max - min) + ((double)n + 4 * ((double)n / 64 + 2)) * u;
+    double weight = 2 * e_s + 4 * u * (1 + max - min) +
+                    ((double)n + 4 * ((double)n / SL_KV_CHUNK + (double)n / SL_KV_SPLIT + 4)) * u;
     for (size_t d = 0; d < dim; d++) {
         double want = 0;
         for (uint32_t i = 0; i < n; i++) {
@@ -135,31 +182,40 @@ static void check_row(const setup *s, uint32_t window, float softcap, uint32_t p
 static const struct {
     uint32_t n_heads, n_kv_heads, dim, window;
     float softcap;
-    sl_type type;
+    sl_kv_type type;
 } cases[] = {
-    {9, 3, 64, 0, 0, SL_TYPE_F16},   {9, 3, 64, 0, 0, SL_TYPE_F32},   {4, 1, 128, 0, 0, SL_TYPE_F16},
-    {4, 1, 256, 50, 0, SL_TYPE_F16}, {2, 2, 80, 64, 30, SL_TYPE_F32}, {6, 2, 8, 7, 0, SL_TYPE_F16},
-    {3, 3, 20, 1, 5, SL_TYPE_F32},   {8, 1, 64, 100, 0, SL_TYPE_F16}, {5, 5, 16, 63, 0, SL_TYPE_F32},
+    {9, 3, 64, 0, 0, SL_KV_F16},    {9, 3, 64, 0, 0, SL_KV_F32},   {4, 1, 128, 0, 0, SL_KV_F16},
+    {4, 1, 256, 50, 0, SL_KV_F16},  {2, 2, 80, 64, 30, SL_KV_F32}, {6, 2, 8, 7, 0, SL_KV_F16},
+    {3, 3, 20, 1, 5, SL_KV_F32},    {8, 1, 64, 100, 0, SL_KV_F16}, {5, 5, 16, 63, 0, SL_KV_F32},
+    {9, 3, 64, 0, 0, SL_KV_BF16},   {3, 1, 20, 90, 0, SL_KV_BF16}, {9, 3, 64, 0, 0, SL_KV_Q8},
+    {4, 1, 256, 300, 0, SL_KV_Q8},  {2, 2, 20, 0, 30, SL_KV_Q8},   {9, 3, 64, 0, 0, SL_KV_K8V4},
+    {4, 1, 80, 300, 0, SL_KV_K8V4}, {2, 1, 20, 11, 0, SL_KV_K8V4},
 };
 
+/* Positions beyond a split, so that some rows see one and some more. */
+enum { N_POSITIONS = 2 * SL_KV_SPLIT + 40 };
+
+/* Two ranges of rows of a sequence against the truth: the first, and one across the border of a split. */
 static void test_truth(void **state)
 {
     (void)state;
     const sl_level levels[] = {SL_LEVEL_REF, sl_level_best()};
-    for (size_t c = 0; c < SL_COUNTOF(cases); c++) {
-        setup s = setup_random(cases[c].type, 150, cases[c].n_heads, cases[c].n_kv_heads, cases[c].dim);
+    const uint32_t ranges[][2] = {{0, 150}, {2 * SL_KV_SPLIT - 40, N_POSITIONS}};
+    for (size_t c = 0; c < SL_COUNTOF(cases) * SL_COUNTOF(ranges); c++) {
+        size_t i = c / SL_COUNTOF(ranges);
+        const uint32_t begin = ranges[c % SL_COUNTOF(ranges)][0], end = ranges[c % SL_COUNTOF(ranges)][1];
+        setup s = setup_random(cases[i].type, end, cases[i].n_heads, cases[i].n_kv_heads, cases[i].dim);
         size_t stride = (size_t)s.n_heads * s.kv.head_dim;
-        float *out = malloc(150 * stride * sizeof *out);
+        float *out = malloc(end * stride * sizeof *out);
         for (size_t l = 0; l < SL_COUNTOF(levels); l++) {
-            for (uint32_t first = 0; first < 150;) {
-                uint32_t n = 1 + random_below(SL_ATTENTION_ROWS);
-                n = SL_MIN(n, 150 - first);
-                run_tile(&s, levels[l], cases[c].window, cases[c].softcap, first, n, out + first * stride);
-                first += n;
+            for (uint32_t first = begin, n; first < end; first += n) {
+                n = 1 + random_below(SL_ATTENTION_ROWS);
+                n = SL_MIN(n, end - first);
+                run_tile(&s, levels[l], cases[i].window, cases[i].softcap, first, n, out + first * stride);
             }
-            for (uint32_t p = 0; p < 150; p++)
+            for (uint32_t p = begin; p < end; p++)
                 for (uint32_t h = 0; h < s.n_heads; h++)
-                    check_row(&s, cases[c].window, cases[c].softcap, p, h, out + p * stride + h * s.kv.head_dim);
+                    check_row(&s, cases[i].window, cases[i].softcap, p, h, out + p * stride + h * s.kv.head_dim);
         }
         free(out);
         setup_free(&s);
@@ -170,21 +226,21 @@ static void test_truth(void **state)
 static void test_invariance(void **state)
 {
     (void)state;
-    enum { N = 140 };
+    enum { FIRST = SL_KV_SPLIT - 90, N = SL_KV_SPLIT + 60 };
     sl_level level = sl_level_best();
     for (size_t c = 0; c < SL_COUNTOF(cases); c++) {
         setup s = setup_random(cases[c].type, N, cases[c].n_heads, cases[c].n_kv_heads, cases[c].dim);
-        size_t stride = (size_t)s.n_heads * s.kv.head_dim;
-        float *alone = malloc(N * stride * sizeof *alone), *out = malloc(N * stride * sizeof *out);
-        for (uint32_t p = 0; p < N; p++)
-            run_tile(&s, level, cases[c].window, cases[c].softcap, p, 1, alone + p * stride);
+        size_t stride = (size_t)s.n_heads * s.kv.head_dim, n_bytes = (N - FIRST) * stride * sizeof(float);
+        float *alone = malloc(n_bytes), *out = malloc(n_bytes);
+        for (uint32_t p = FIRST; p < N; p++)
+            run_tile(&s, level, cases[c].window, cases[c].softcap, p, 1, alone + (p - FIRST) * stride);
         for (uint32_t n = 2; n <= SL_ATTENTION_ROWS; n += 3) {
             if (n % 2)
-                scatter_blocks(s.blocks, (N + 15) / 16), write_pool(&s);
-            for (uint32_t first = 0; first < N; first += n)
+                move_blocks(&s);
+            for (uint32_t first = FIRST; first < N; first += n)
                 run_tile(&s, level, cases[c].window, cases[c].softcap, first, SL_MIN(n, N - first),
-                         out + first * stride);
-            assert_memory_equal(out, alone, N * stride * sizeof *out);
+                         out + (first - FIRST) * stride);
+            assert_memory_equal(out, alone, n_bytes);
         }
         free(alone), free(out);
         setup_free(&s);

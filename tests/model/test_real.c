@@ -30,7 +30,7 @@ static void compare_golden(const char *model, const char *file, double *largest,
     json_t *golden = json_load_file(path, 0, NULL);
     assert_non_null(golden);
     json_t *prompts = json_object_get(golden, "prompts");
-    run_setup setup = {.path = model, .level = SL_LEVEL_EXACT, .kv_type = SL_TYPE_F32, .n_threads = 2, .context = 2048};
+    run_setup setup = {.path = model, .level = SL_LEVEL_EXACT, .kv_type = SL_KV_F32, .n_threads = 2, .context = 2048};
     run_model run = run_open(&setup);
     double sum = 0;
     size_t count = 0;
@@ -141,11 +141,10 @@ static comparison compare_levels(const char *model, size_t n_positions)
 {
     enum { WINDOW = 256 };
     comparison c = {0};
-    run_setup exact = {
-        .path = model, .level = SL_LEVEL_EXACT, .kv_type = SL_TYPE_F32, .n_threads = 2, .context = WINDOW};
+    run_setup exact = {.path = model, .level = SL_LEVEL_EXACT, .kv_type = SL_KV_F32, .n_threads = 2, .context = WINDOW};
     run_setup fast = exact;
     fast.level = sl_level_best();
-    fast.kv_type = SL_TYPE_F16;
+    fast.kv_type = SL_KV_F16;
     run_model a = run_open(&exact), b = run_open(&fast);
     static const char *const files[] = {"english.txt", "code.txt"};
     for (size_t f = 0; f < SL_COUNTOF(files); f++) {
@@ -194,7 +193,7 @@ static void test_gemma3_fast(void **state)
 
 static void check_invariance(const char *model, size_t n_tokens)
 {
-    run_setup base = {.path = model, .level = sl_level_best(), .kv_type = SL_TYPE_F16, .n_threads = 1, .context = 700};
+    run_setup base = {.path = model, .level = sl_level_best(), .kv_type = SL_KV_F16, .n_threads = 1, .context = 700};
     run_model run = run_open(&base);
     sl_tokens tokens = corpus_tokens(&run, "english.txt");
     assert_true(tokens.n >= n_tokens);

@@ -13,7 +13,7 @@
 typedef struct {
     const char *path;
     sl_level level;
-    sl_type kv_type;
+    sl_kv_type kv_type;
     int n_threads;
     uint32_t chunk, n_sequences, context;
     uint64_t shuffle_seed;

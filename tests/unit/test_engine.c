@@ -76,7 +76,7 @@ static void test_invariance(void **state)
     static const sl_level levels[] = {SL_LEVEL_EXACT, SL_LEVEL_REF};
     for (size_t m = 0; m < SL_COUNTOF(models); m++) {
         for (size_t l = 0; l <= SL_COUNTOF(levels); l++) {
-            run_setup base = {.path = models[m], .kv_type = SL_TYPE_F16};
+            run_setup base = {.path = models[m], .kv_type = SL_KV_F16};
             base.level = l < SL_COUNTOF(levels) ? levels[l] : sl_level_best();
             uint32_t n_vocab;
             float *reference = score(&base, &n_vocab);
@@ -101,12 +101,46 @@ static void test_invariance(void **state)
     }
 }
 
+/* Each type of the KV cache with a context of several splits: prompt chunks, few rows on two workers (which take
+ * different splits), blocks anywhere and the level ref all give the same bits. */
+static void test_kv_types(void **state)
+{
+    (void)state;
+    enum { N = 2 * SL_KV_SPLIT + 70 };
+    static const struct {
+        uint32_t chunk;
+        int n_threads;
+        uint64_t shuffle_seed;
+        sl_level level;
+    } variants[] = {{4, 2, 7, SL_LEVEL_COUNT}, {100, 1, 0, SL_LEVEL_REF}};
+    uint32_t tokens[N];
+    make_tokens(tokens, N, 200, 11);
+    for (size_t i = 0; i < SL_COUNTOF(models) * SL_KV_TYPE_COUNT; i++) {
+        run_setup base = {.path = models[i / SL_KV_TYPE_COUNT], .level = sl_level_best(), .context = N + 40};
+        base.kv_type = (sl_kv_type)(i % SL_KV_TYPE_COUNT);
+        uint32_t n_vocab;
+        float *reference = score_tokens(&base, tokens, N, &n_vocab);
+        for (size_t v = 0; v < SL_COUNTOF(variants); v++) {
+            run_setup setup = base;
+            setup.chunk = variants[v].chunk;
+            setup.n_threads = variants[v].n_threads;
+            setup.shuffle_seed = variants[v].shuffle_seed;
+            setup.level = variants[v].level < SL_LEVEL_COUNT ? variants[v].level : base.level;
+            float *rows = score_tokens(&setup, tokens, N, &n_vocab);
+            if (memcmp(rows, reference, (size_t)N * n_vocab * sizeof *rows) != 0)
+                fail_msg("%s: KV type %s, variant %zu: other bits", base.path, sl_kv_type_name(base.kv_type), v);
+            free(rows);
+        }
+        free(reference);
+    }
+}
+
 /* Every level's kernels do the same arithmetic as ref: the same bits. */
 static void test_levels_agree(void **state)
 {
     (void)state;
     for (size_t m = 0; m < SL_COUNTOF(models); m++) {
-        run_setup base = {.path = models[m], .kv_type = SL_TYPE_F16, .level = SL_LEVEL_REF};
+        run_setup base = {.path = models[m], .kv_type = SL_KV_F16, .level = SL_LEVEL_REF};
         uint32_t n_vocab;
         float *reference = score(&base, &n_vocab);
         for (sl_level level = SL_LEVEL_AVX2; level <= sl_level_best(); level++) {
@@ -157,7 +191,7 @@ static void test_golden(void **state)
         snprintf(golden, sizeof golden, "%s/%s.logits", SL_TEST_GOLDEN_DIR, names[m]);
         uint32_t *tokens, n_tokens, n_vocab, n_vocab_golden;
         float *want = read_golden(golden, &tokens, &n_tokens, &n_vocab_golden);
-        run_setup setup = {.path = path, .level = SL_LEVEL_EXACT, .kv_type = SL_TYPE_F32};
+        run_setup setup = {.path = path, .level = SL_LEVEL_EXACT, .kv_type = SL_KV_F32};
         float *got = score_tokens(&setup, tokens, n_tokens, &n_vocab);
         assert_int_equal(n_vocab, n_vocab_golden);
         double worst = 0;
@@ -181,11 +215,11 @@ static void test_fast_near_exact(void **state)
 {
     (void)state;
     for (size_t m = 0; m < SL_COUNTOF(models); m++) {
-        run_setup setup = {.path = models[m], .level = SL_LEVEL_EXACT, .kv_type = SL_TYPE_F32};
+        run_setup setup = {.path = models[m], .level = SL_LEVEL_EXACT, .kv_type = SL_KV_F32};
         uint32_t n_vocab;
         float *exact = score(&setup, &n_vocab);
         setup.level = sl_level_best();
-        setup.kv_type = SL_TYPE_F16;
+        setup.kv_type = SL_KV_F16;
         float *fast = score(&setup, &n_vocab);
         double kld = 0, entropy = 0;
         for (size_t t = 0; t < N_TOKENS; t++) {
@@ -248,7 +282,7 @@ static void test_together_as_alone(void **state)
         sl_err err;
         for (int i = 0; i < N; i++)
             make_tokens(prompts[i], 60, 200, (uint32_t)i + 1);
-        run_setup setup = {.path = models[m], .level = sl_level_best(), .kv_type = SL_TYPE_F16, .context = 128};
+        run_setup setup = {.path = models[m], .level = sl_level_best(), .kv_type = SL_KV_F16, .context = 128};
         run_model one = run_open(&setup);
         for (int i = 0; i < N; i++) {
             sl_request r = generation(prompts[i], 5 + 11 * (size_t)i, &alone[i], (uint64_t)i);
@@ -280,7 +314,7 @@ static void test_stop_cancel_limits(void **state)
     (void)state;
     uint32_t prompt[60];
     make_tokens(prompt, 60, 200, 3);
-    run_setup setup = {.path = models[0], .level = sl_level_best(), .kv_type = SL_TYPE_F16, .context = 64};
+    run_setup setup = {.path = models[0], .level = sl_level_best(), .kv_type = SL_KV_F16, .context = 64};
     run_model run = run_open(&setup);
     sl_err err;
     answer free_run = {0}, stopped = {0}, cancelled = {0}, full = {0};
@@ -349,7 +383,7 @@ static void test_taps(void **state)
 {
     (void)state;
     static const char *const taps[] = {"blk.1.ffn_glu"};
-    run_setup setup = {.path = models[0], .level = sl_level_best(), .kv_type = SL_TYPE_F16};
+    run_setup setup = {.path = models[0], .level = sl_level_best(), .kv_type = SL_KV_F16};
     uint32_t tokens[N_TOKENS], n_vocab;
     make_tokens(tokens, N_TOKENS, 200, 7);
     float *plain = score(&setup, &n_vocab);
@@ -395,7 +429,7 @@ static void test_memory_plan(void **state)
 {
     (void)state;
     for (size_t m = 0; m < SL_COUNTOF(models); m++) {
-        run_setup setup = {.path = models[m], .level = sl_level_best(), .kv_type = SL_TYPE_F16};
+        run_setup setup = {.path = models[m], .level = sl_level_best(), .kv_type = SL_KV_F16};
         run_model run = run_open(&setup);
         const sl_plan *plan = sl_model_plan(sl_bundle_model(run.bundle));
         uint64_t sum, total = sl_plan_memory(plan, 64, 8, NULL, &sum);
@@ -409,13 +443,10 @@ static void test_memory_plan(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_fast_near_exact),
-        cmocka_unit_test(test_invariance),
-        cmocka_unit_test(test_levels_agree),
-        cmocka_unit_test(test_together_as_alone),
-        cmocka_unit_test(test_taps),
-        cmocka_unit_test(test_stop_cancel_limits),
+        cmocka_unit_test(test_golden),       cmocka_unit_test(test_fast_near_exact),
+        cmocka_unit_test(test_invariance),   cmocka_unit_test(test_kv_types),
+        cmocka_unit_test(test_levels_agree), cmocka_unit_test(test_together_as_alone),
+        cmocka_unit_test(test_taps),         cmocka_unit_test(test_stop_cancel_limits),
         cmocka_unit_test(test_memory_plan),
     };
     snprintf(mixed_model, sizeof mixed_model, "/tmp/sluice-test-%ld.gguf", (long)getpid());

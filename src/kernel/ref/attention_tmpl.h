@@ -3,7 +3,8 @@
  *   static void load_f16(float *dst, const uint16_t *src, size_t n)   dst[i] = src[i] as float
  * and calls attention_run. A query head of a row is one "query" here: the heads that share a KV head are computed
  * together, row by row. */
-#include "kernel/ref/exp.h"
+#include "kernel/kv_layout.h"
+#include "kernel/ref/attention_merge.h"
 #include "kernel/ref/tile.h"
 
 enum { CHUNK_BLOCKS = SL_KV_CHUNK / SL_KV_BLOCK };
@@ -15,8 +16,9 @@ typedef struct work {
     size_t n_heads, n_queries;   /* query heads of this KV head; n_heads * rows */
     float *q;                    /* [n_queries][dim] */
     float *score;                /* [n_queries][64] */
-    float *acc;                  /* [n_queries][padded] */
+    float *acc;                  /* [n_queries][padded], of the split in progress like max and sum */
     float *max, *sum;            /* [n_queries] */
+    float *all_max, *all_sum;    /* [n_queries], of the splits so far */
     float *k;                    /* [4][dim][16] of the chunk */
     float *v;                    /* [64][padded] of the chunk */
 } work;
@@ -28,10 +30,9 @@ typedef struct span {
 
 static span visible(const work *w, size_t row, size_t chunk_begin)
 {
-    size_t position = (size_t)w->tile->position + row, window = w->args->window;
-    size_t begin = window && position + 1 > window ? position + 1 - window : 0, end = position + 1;
-    begin = begin > chunk_begin ? begin - chunk_begin : 0;
-    end = end > chunk_begin ? end - chunk_begin : 0;
+    seen_range seen = row_sees(w->args, w->tile, row);
+    size_t begin = seen.begin > chunk_begin ? seen.begin - chunk_begin : 0;
+    size_t end = seen.end > chunk_begin ? seen.end - chunk_begin : 0;
     end = end < SL_KV_CHUNK ? end : SL_KV_CHUNK;
     return begin < end ? (span){begin, end} : (span){0, 0};
 }
@@ -44,7 +45,8 @@ static size_t align16(size_t n)
 static void work_init(work *w, const sl_attention *args, const sl_attention_tile *tile, size_t kv_head, float *scratch)
 {
     size_t dim = args->kv.head_dim, n_heads = args->n_heads / args->kv.n_kv_heads, n = n_heads * tile->n_rows;
-    *w = (work){args, tile, kv_head, dim, align16(dim), n_heads, n, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    *w = (work){.args = args, .tile = tile, .kv_head = kv_head, .dim = dim, .n_heads = n_heads, .n_queries = n};
+    w->padded = align16(dim);
     w->k = scratch;
     w->v = w->k + SL_KV_CHUNK * dim;
     w->acc = w->v + SL_KV_CHUNK * w->padded;
@@ -52,20 +54,95 @@ static void work_init(work *w, const sl_attention *args, const sl_attention_tile
     w->q = w->score + n * SL_KV_CHUNK;
     w->max = w->q + align16(n * dim);
     w->sum = w->max + align16(n);
+    w->all_max = w->sum + align16(n);
+    w->all_sum = w->all_max + align16(n);
     for (size_t i = 0; i < n; i++) {
         size_t row = tile->row + i / n_heads, head = kv_head * n_heads + i % n_heads;
         memcpy(w->q + i * dim, args->q + row * args->q_stride_elems + head * dim, dim * sizeof *w->q);
-        w->max[i] = -__builtin_inff();
-        w->sum[i] = 0.0f;
     }
-    memset(w->acc, 0, n * w->padded * sizeof *w->acc);
+}
+
+/* dst[d * stride] = q[d] * scale */
+static void load_q8_lanes(float *dst, const int8_t *q, const uint16_t *scale, size_t dim)
+{
+    float s[LANES];
+    load_f16(s, scale, LANES);
+    for (size_t d = 0; d < dim; d++)
+        for (int l = 0; l < LANES; l++)
+            dst[d * LANES + l] = (float)q[d * LANES + l] * s[l];
+}
+
+static void load_bf16(float *dst, const uint16_t *src, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        dst[i] = bf16_to_f32(src[i]);
+}
+
+/* Keys of one block. */
+static void load_k(const work *w, size_t block, float *dst)
+{
+    const void *src = sl_kv_k_head(&w->args->kv, block, w->kv_head);
+    size_t n = w->dim * SL_KV_BLOCK;
+    switch (w->args->kv.type) {
+    case SL_KV_F32:
+        memcpy(dst, src, n * sizeof *dst);
+        break;
+    case SL_KV_F16:
+        load_f16(dst, src, n);
+        break;
+    case SL_KV_BF16:
+        load_bf16(dst, src, n);
+        break;
+    default:
+        load_q8_lanes(dst, src, (const uint16_t *)src + n / 2, w->dim);
+    }
+}
+
+static void load_q4(float *dst, const uint8_t *nibbles, const uint16_t *scales, size_t dim)
+{
+    for (size_t first = 0; first < dim; first += SL_KV_GROUP, nibbles += SL_KV_GROUP / 2) {
+        float scale = f16_to_f32(*scales++);
+        for (size_t i = 0; i < SL_KV_GROUP && first + i < dim; i++) {
+            int q = i < SL_KV_GROUP / 2 ? nibbles[i] & 15 : nibbles[i - SL_KV_GROUP / 2] >> 4;
+            dst[first + i] = (float)(q - 8) * scale;
+        }
+    }
+}
+
+/* Values of positions [from, to) of one block, rows of `padded` floats. */
+static void load_v(const work *w, size_t block, size_t from, size_t to, float *dst)
+{
+    const char *src = sl_kv_v_head(&w->args->kv, block, w->kv_head);
+    const uint16_t *half = (const uint16_t *)(const void *)src;
+    size_t dim = w->dim, groups = sl_kv_groups(dim);
+    for (size_t p = from; p < to; p++, dst += w->padded) {
+        switch (w->args->kv.type) {
+        case SL_KV_F32:
+            memcpy(dst, (const float *)(const void *)src + p * dim, dim * sizeof *dst);
+            break;
+        case SL_KV_F16:
+            load_f16(dst, half + p * dim, dim);
+            break;
+        case SL_KV_BF16:
+            load_bf16(dst, half + p * dim, dim);
+            break;
+        case SL_KV_Q8: {
+            float scale = f16_to_f32(((const uint16_t *)(const void *)(src + sl_kv_q8_bytes(dim)))[p]);
+            for (size_t d = 0; d < dim; d++)
+                dst[d] = (float)((const int8_t *)src)[p * dim + d] * scale;
+            break;
+        }
+        default:
+            load_q4(dst, (const uint8_t *)src + p * groups * (SL_KV_GROUP / 2),
+                    (const uint16_t *)(const void *)(src + sl_kv_q4_bytes(dim)) + p * groups, dim);
+        }
+    }
 }
 
 /* The chunk's keys of visible blocks (others 0) and values of visible positions, as floats. */
 static void load_chunk(const work *w, size_t chunk_begin, span seen)
 {
-    const sl_kv_layer *kv = &w->args->kv;
-    size_t dim = w->dim, block_elems = dim * SL_KV_BLOCK;
+    size_t block_elems = w->dim * SL_KV_BLOCK;
     for (size_t b = 0; b < CHUNK_BLOCKS; b++) {
         float *k = w->k + b * block_elems;
         size_t begin = b * SL_KV_BLOCK, end = begin + SL_KV_BLOCK;
@@ -74,17 +151,9 @@ static void load_chunk(const work *w, size_t chunk_begin, span seen)
             continue;
         }
         size_t block = w->tile->blocks[chunk_begin / SL_KV_BLOCK + b];
-        size_t first = (block * kv->n_kv_heads + w->kv_head) * block_elems;
         size_t from = seen.begin > begin ? seen.begin - begin : 0, to = (seen.end < end ? seen.end : end) - begin;
-        if (kv->type == SL_TYPE_F16) {
-            load_f16(k, (const uint16_t *)kv->k + first, block_elems);
-            for (size_t p = from; p < to; p++)
-                load_f16(w->v + (begin + p) * w->padded, (const uint16_t *)kv->v + first + p * dim, dim);
-        } else {
-            memcpy(k, (const float *)kv->k + first, block_elems * sizeof *k);
-            for (size_t p = from; p < to; p++)
-                memcpy(w->v + (begin + p) * w->padded, (const float *)kv->v + first + p * dim, dim * sizeof *k);
-        }
+        load_k(w, block, k);
+        load_v(w, block, from, to, w->v + (begin + from) * w->padded);
     }
 }
 
@@ -203,20 +272,64 @@ static void add_chunk(const work *w, size_t chunk_begin)
     }
 }
 
-static void attention_run(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch)
+static void run_split(const work *w, size_t split, size_t last_position)
+{
+    size_t begin = split * SL_KV_SPLIT,
+           end = begin + SL_KV_SPLIT - 1 < last_position ? begin + SL_KV_SPLIT : last_position + 1;
+    size_t first = row_sees(w->args, w->tile, 0).begin;
+    for (size_t i = 0; i < w->n_queries; i++) {
+        w->max[i] = -__builtin_inff();
+        w->sum[i] = 0.0f;
+    }
+    memset(w->acc, 0, w->n_queries * w->padded * sizeof *w->acc);
+    begin = first > begin ? first / SL_KV_CHUNK * SL_KV_CHUNK : begin;
+    for (size_t chunk = begin; chunk < end; chunk += SL_KV_CHUNK)
+        add_chunk(w, chunk);
+}
+
+static float *query_out(const work *w, size_t query)
+{
+    size_t row = w->tile->row + query / w->n_heads, head = w->kv_head * w->n_heads + query % w->n_heads;
+    return w->args->out + row * w->args->out_stride_elems + head * w->dim;
+}
+
+static void merge_queries(const work *w, size_t split)
+{
+    for (size_t i = 0; i < w->n_queries; i++) {
+        seen_range seen = row_sees(w->args, w->tile, i / w->n_heads);
+        size_t first = seen.begin / SL_KV_SPLIT, last = (seen.end - 1) / SL_KV_SPLIT;
+        if (split < first || split > last)
+            continue;
+        merge_split(query_out(w, i), &w->all_max[i], &w->all_sum[i], w->dim, w->acc + i * w->padded, w->max[i],
+                    w->sum[i], split == first);
+        if (split == last)
+            divide_by_sum(query_out(w, i), query_out(w, i), w->dim, w->all_sum[i]);
+    }
+}
+
+static void store_partial(const work *w, float *partial)
+{
+    for (size_t i = 0; i < w->n_queries; i++, partial += w->padded + LANES) {
+        memcpy(partial, w->acc + i * w->padded, w->padded * sizeof *partial);
+        partial[w->padded] = w->max[i];
+        partial[w->padded + 1] = w->sum[i];
+    }
+}
+
+static void attention_run(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch,
+                          uint32_t split, float *partial)
 {
     work w;
+    uint32_t begin = split, end = split + 1;
+    size_t last_position = (size_t)tile->position + tile->n_rows - 1;
     work_init(&w, args, tile, kv_head, scratch);
-    size_t last = (size_t)tile->position + tile->n_rows - 1, first = 0;
-    if (args->window && (size_t)tile->position + 1 > args->window)
-        first = (size_t)tile->position + 1 - args->window;
-    for (size_t chunk = first / SL_KV_CHUNK; chunk <= last / SL_KV_CHUNK; chunk++)
-        add_chunk(&w, chunk * SL_KV_CHUNK);
-    for (size_t i = 0; i < w.n_queries; i++) {
-        size_t row = tile->row + i / w.n_heads, head = kv_head * w.n_heads + i % w.n_heads;
-        float *out = args->out + row * args->out_stride_elems + head * w.dim;
-        const float *acc = w.acc + i * w.padded, sum = w.sum[i];
-        for (size_t d = 0; d < w.dim; d++)
-            out[d] = acc[d] / sum;
+    if (!partial)
+        sl_attention_splits(tile, args->window, &begin, &end);
+    for (size_t s = begin; s < end; s++) {
+        run_split(&w, s, last_position);
+        if (!partial)
+            merge_queries(&w, s);
     }
+    if (partial)
+        store_partial(&w, partial);
 }

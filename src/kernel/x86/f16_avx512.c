@@ -13,13 +13,7 @@ static void load_f16(float *dst, const uint16_t *src, size_t n)
         dst[i] = f16_to_f32(src[i]);
 }
 
-#include "kernel/ref/attention_tmpl.h"
 #include "kernel/ref/matmul_float_tmpl.h"
-
-void sl_attention_rows_avx512(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch)
-{
-    attention_run(args, tile, kv_head, scratch);
-}
 
 SL_INLINE const float *load_f16_columns(const void *panel, size_t first_col, size_t n_cols, float *w)
 {

@@ -1,0 +1,55 @@
+/* Names and sizes of the KV pool's formats, and of what attention works in. */
+#include "kernel/kv_layout.h"
+
+#include <string.h>
+
+static const char *const names[SL_KV_TYPE_COUNT] = {
+    [SL_KV_F32] = "f32", [SL_KV_F16] = "f16", [SL_KV_BF16] = "bf16", [SL_KV_Q8] = "q8", [SL_KV_K8V4] = "k8v4",
+};
+
+const char *sl_kv_type_name(sl_kv_type type)
+{
+    return names[type];
+}
+
+bool sl_kv_type_parse(const char *name, sl_kv_type *out)
+{
+    if (strcmp(name, "int8") == 0)
+        name = names[SL_KV_Q8];
+    for (int i = 0; i < SL_KV_TYPE_COUNT; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *out = (sl_kv_type)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+size_t sl_kv_k_block_bytes(const sl_kv_layer *layer)
+{
+    return layer->n_kv_heads * sl_kv_k_head_bytes(layer->type, layer->head_dim);
+}
+
+size_t sl_kv_v_block_bytes(const sl_kv_layer *layer)
+{
+    return layer->n_kv_heads * sl_kv_v_head_bytes(layer->type, layer->head_dim);
+}
+
+static size_t align16(size_t n)
+{
+    return (n + 15) & ~(size_t)15;
+}
+
+/* The larger of the work structs in ref/attention_tmpl.h and x86/: k, v, acc, score (at least 12 rows), q, max, sum, keep,
+ * all_max, all_sum. */
+size_t sl_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim)
+{
+    size_t n = (size_t)n_heads / n_kv_heads * SL_ATTENTION_ROWS, padded = align16(head_dim);
+    size_t floats = SL_KV_CHUNK * (head_dim + padded) + n * (padded + SL_KV_CHUNK) + align16(n * head_dim);
+    return (floats + 5 * align16(n)) * sizeof(float);
+}
+
+size_t sl_attention_partial_elems(const sl_attention *args, uint32_t n_rows)
+{
+    return (size_t)n_rows * (args->n_heads / args->kv.n_kv_heads) * (align16(args->kv.head_dim) + 16);
+}
