@@ -12,6 +12,7 @@
  *   DOTS                       4 products of bytes are added in 32 bits by one instruction; else in pairs, in 16 bits
  *   sum_line(sum, w, x)        sum + products of a line with 4 activations
  *   sum_total(sum, factor)     such a sum as int32 lanes times a small factor
+ *   VI                         constraint of a register in an assembly statement
  *   load_i, spread_i, add_i, load_f, store_f, spread_f, fma_f, as_f, zero_i, zero_f, in_memory
  *
  * Sums in 16 bits wrap, so only the last value has to fit. A line adds at most 2 * 127 * q to a lane: 8 lines of 4 bits
@@ -80,13 +81,30 @@ typedef struct rows {
     size_t stride;
 } rows;
 
-/* The compiler is kept from making an address of each row. */
+/* 4 bytes of row r at offset disp in every lane; r and disp are literals. Written as assembly because GCC would keep an
+ * address for each row and offset, more than there are registers. */
+#define SPREAD_AT(address, v, in, r, disp)                                                                             \
+    __asm__("vbroadcastss %c3" address ", %0"                                                                          \
+            : "=" VI(v)                                                                                                \
+            : "r"((in)->base[(r) / 3]), "r"((in)->stride), "i"(disp), "m"(*(in)->base[(r) / 3]))
+
+SL_INLINE vi spread_row(const rows *in, const int r, const int disp)
+{
+    vi v;
+    if (r % 3 == 0)
+        SPREAD_AT("(%1)", v, in, r, disp);
+    else if (r % 3 == 1)
+        SPREAD_AT("(%1,%2)", v, in, r, disp);
+    else
+        SPREAD_AT("(%1,%2,2)", v, in, r, disp);
+    return v;
+}
+
 SL_INLINE void rows_advance(rows *in, ptrdiff_t bytes, const int n_rows)
 {
 #pragma GCC unroll 4
     for (int i = 0; i < (n_rows + 2) / 3; i++) {
         in->base[i] += bytes;
-        __asm__("" : "+r"(in->base[i]));
     }
 }
 
@@ -111,10 +129,13 @@ SL_INLINE void sum_lines(vi (*sum)[2], const uint8_t *lines, const rows *x, int 
             w[s] = load_i(lines + ((size_t)i * (size_t)n_regs + (size_t)s) * sizeof(vi));
 #pragma GCC unroll 12
         for (int r = 0; r < n_rows; r++) {
-            vi xr = spread_i(x->base[r / 3] + (size_t)(r % 3) * x->stride + 4 * i);
+            vi xr = spread_row(x, r, 4 * i);
 #pragma GCC unroll 2
-            for (int s = 0; s < n_regs; s++)
+            for (int s = 0; s < n_regs; s++) {
                 sum[r][s] = sum_line(sum[r][s], w[s], xr);
+                /* Else GCC regroups the sums, with more products at once than there are registers. */
+                __asm__("" : "+" VI(sum[r][s]));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 
 typedef __m512i vi;
 typedef __m512 vf;
+#define VI "v"
 enum { PARTS = 1, TILE_ROWS = 12, SPLIT_BYTES = 1, SPLIT_VECTOR = 64, DOTS = 0 };
 
 #define load_i(p)      _mm512_load_si512(p)
