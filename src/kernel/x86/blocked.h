@@ -238,13 +238,13 @@ SL_INLINE void tile(const layout *lay, const void *panel, const group *groups, s
                     const float *table, sums out, const int n_rows)
 {
     vf acc[TILE_ROWS][PARTS];
-    in_memory(acc);
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++)
 #pragma GCC unroll 2
         for (int p = 0; p < PARTS; p++)
             acc[r][p] = out.first ? zero_f() : load_f(out.y + (size_t)r * out.stride + (size_t)p * SL_PANEL_ROWS / PARTS);
     for (size_t g = begin; g < end; g++) {
+        in_memory(acc);
         if (groups) {
             add_group(acc, lay, groups++, &x, table, n_rows);
         } else {
@@ -339,7 +339,7 @@ SL_INLINE void run_tiles(const layout *lay, const span *s, const void *panel, co
         n = (size_t)next_tile(s->n_rows - row);
         const char *x = s->x + row * s->stride + begin * SL_GROUP;
         const float *at = table + (size_t)n_words(lay) * n * (begin - s->begin);
-        if (n == TILE_ROWS)
+        if (n == TILE_ROWS && (groups || (int)TILE_ROWS <= (int)FEW_ROWS))
             tile(lay, panel, groups, begin, end, rows_at(x, s->stride, TILE_ROWS), at, out, TILE_ROWS);
         else if (n == 4)
             tile(lay, panel, groups, begin, end, rows_at(x, s->stride, 4), at, out, 4);
