@@ -31,7 +31,7 @@ enum {
     FEW_ROWS = 4,         /* so many are not worth the scratch */
     BLOCK_GROUPS = 16,    /* of a block */
     TABLE_WORDS = 16384,  /* of the rows' table */
-    PREFETCH_BYTES = 4096 /* ahead of the group at work, for few rows */
+    AHEAD_GROUPS = 16     /* prefetched this far ahead of the group that is unpacked */
 };
 
 typedef enum form { FORM_SYMMETRIC, FORM_AFFINE, FORM_HALVES } form;
@@ -232,6 +232,15 @@ typedef struct sums {
     bool first;
 } sums;
 
+/* Unpacks group g of a panel and asks for what comes later, in the panels behind it in the end. */
+SL_INLINE void unpack_next(const layout *lay, const void *panel, size_t g, group *out)
+{
+    const char *ahead = (const char *)panel + (g + AHEAD_GROUPS) * lay->group_bytes;
+    for (size_t b = 0; b < lay->group_bytes; b += SL_LINE)
+        _mm_prefetch(ahead + b, _MM_HINT_T0);
+    lay->unpack(panel, g, out);
+}
+
 /* One tile over groups [begin, end) of a panel: unpacked ones, or (groups NULL) unpacked on the way. x and table stand
  * at group begin. */
 SL_INLINE void tile(const layout *lay, const void *panel, const group *groups, size_t begin, size_t end, rows x,
@@ -249,10 +258,7 @@ SL_INLINE void tile(const layout *lay, const void *panel, const group *groups, s
             add_group(acc, lay, groups++, &x, table, n_rows);
         } else {
             group one;
-            const char *ahead = (const char *)panel + g * lay->group_bytes + PREFETCH_BYTES;
-            for (size_t b = 0; b < lay->group_bytes; b += SL_LINE)
-                _mm_prefetch(ahead + b, _MM_HINT_T0);
-            lay->unpack(panel, g, &one);
+            unpack_next(lay, panel, g, &one);
             add_group(acc, lay, &one, &x, table, n_rows);
         }
         rows_advance(&x, SL_GROUP, n_rows);
@@ -362,7 +368,7 @@ SL_INLINE void run_panel(const layout *lay, const span *s, const void *panel, su
     for (size_t g = s->begin, end; g < s->end; g = end) {
         end = s->end - g < BLOCK_GROUPS ? s->end : g + BLOCK_GROUPS;
         for (size_t i = g; i < end; i++)
-            lay->unpack(panel, i, &groups[i - g]);
+            unpack_next(lay, panel, i, &groups[i - g]);
         run_tiles(lay, s, panel, groups, g, end, out);
         out.first = false;
     }
