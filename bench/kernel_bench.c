@@ -91,7 +91,8 @@ static void bench_threads(int n_threads, sl_level level)
     sl_threads *pool;
     sl_limits limits;
     sl_err err;
-    if (sl_threads_open(n_threads, &pool, &err) != SL_OK || sl_limits_measure(pool, level, 0.5, &limits, &err) != SL_OK) {
+    if (sl_threads_open(n_threads, &pool, &err) != SL_OK ||
+        sl_limits_measure(pool, level, 0.5, &limits, &err) != SL_OK) {
         fprintf(stderr, "%s\n", err.message);
         exit(1);
     }

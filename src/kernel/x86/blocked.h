@@ -27,11 +27,11 @@
 #include <string.h>
 
 enum {
-    ROW_CHUNK = 96,       /* rows that share an unpacked block */
-    FEW_ROWS = 4,         /* so many are not worth the scratch */
-    BLOCK_GROUPS = 16,    /* of a block */
-    TABLE_WORDS = 16384,  /* of the rows' table */
-    AHEAD_GROUPS = 16     /* prefetched this far ahead of the group that is unpacked */
+    ROW_CHUNK = 96,      /* rows that share an unpacked block */
+    FEW_ROWS = 4,        /* so many are not worth the scratch */
+    BLOCK_GROUPS = 16,   /* of a block */
+    TABLE_WORDS = 16384, /* of the rows' table */
+    AHEAD_GROUPS = 16    /* prefetched this far ahead of the group that is unpacked */
 };
 
 typedef enum form { FORM_SYMMETRIC, FORM_AFFINE, FORM_HALVES } form;
@@ -39,8 +39,8 @@ typedef enum form { FORM_SYMMETRIC, FORM_AFFINE, FORM_HALVES } form;
 /* A layout; constant where the functions below are inlined, so nothing of it remains at run time. */
 typedef struct layout {
     form form;
-    int offset;  /* of the unsigned integers, to be taken out */
-    int n_bits;  /* of the unsigned integers */
+    int offset;         /* of the unsigned integers, to be taken out */
+    int n_bits;         /* of the unsigned integers */
     size_t group_bytes; /* of a panel, on average */
     unpack_fn *unpack;
 } layout;
@@ -157,8 +157,8 @@ SL_INLINE vi start_of(const layout *lay, const float *table, int which, int r, c
 }
 
 /* Half `which` of a group, or all of it. */
-SL_INLINE void add_half(vf (*acc)[PARTS], const layout *lay, const group *g, const rows *x, const float *table, int which,
-                        const int n_rows)
+SL_INLINE void add_half(vf (*acc)[PARTS], const layout *lay, const group *g, const rows *x, const float *table,
+                        int which, const int n_rows)
 {
     vi sum[TILE_ROWS][2];
 #pragma GCC unroll 12
@@ -251,7 +251,8 @@ SL_INLINE void tile(const layout *lay, const void *panel, const group *groups, s
     for (int r = 0; r < n_rows; r++)
 #pragma GCC unroll 2
         for (int p = 0; p < PARTS; p++)
-            acc[r][p] = out.first ? zero_f() : load_f(out.y + (size_t)r * out.stride + (size_t)p * SL_PANEL_ROWS / PARTS);
+            acc[r][p] =
+                out.first ? zero_f() : load_f(out.y + (size_t)r * out.stride + (size_t)p * SL_PANEL_ROWS / PARTS);
     for (size_t g = begin; g < end; g++) {
         in_memory(acc);
         if (groups) {
@@ -424,11 +425,11 @@ SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, s
 
 /* The kernels of a level; suffix as in kernels.inc. */
 #define MATMULS(suffix)                                                                                                \
-    MATMUL(sl_matmul_q4_0_##suffix, FORM_SYMMETRIC, 8, 4, sizeof(sl_unit_q4_0), unpack_q4_0)                            \
-    MATMUL(sl_matmul_q4_1_##suffix, FORM_AFFINE, 0, 4, sizeof(sl_unit_q4_1), unpack_q4_1)                               \
-    MATMUL(sl_matmul_q5_0_##suffix, FORM_SYMMETRIC, 16, 5, sizeof(sl_unit_q5_0), unpack_q5_0)                           \
-    MATMUL(sl_matmul_q8_0_##suffix, FORM_SYMMETRIC, 128, 8, sizeof(sl_unit_q8_0), unpack_q8_0)                          \
-    MATMUL(sl_matmul_q4_k_##suffix, FORM_AFFINE, 0, 4, sizeof(sl_unit_q4_k) / 8, unpack_q4_k)                           \
+    MATMUL(sl_matmul_q4_0_##suffix, FORM_SYMMETRIC, 8, 4, sizeof(sl_unit_q4_0), unpack_q4_0)                           \
+    MATMUL(sl_matmul_q4_1_##suffix, FORM_AFFINE, 0, 4, sizeof(sl_unit_q4_1), unpack_q4_1)                              \
+    MATMUL(sl_matmul_q5_0_##suffix, FORM_SYMMETRIC, 16, 5, sizeof(sl_unit_q5_0), unpack_q5_0)                          \
+    MATMUL(sl_matmul_q8_0_##suffix, FORM_SYMMETRIC, 128, 8, sizeof(sl_unit_q8_0), unpack_q8_0)                         \
+    MATMUL(sl_matmul_q4_k_##suffix, FORM_AFFINE, 0, 4, sizeof(sl_unit_q4_k) / 8, unpack_q4_k)                          \
     MATMUL(sl_matmul_q6_k_##suffix, FORM_HALVES, 32, 6, sizeof(sl_unit_q6_k) / 8, unpack_q6_k)
 
 #endif
