@@ -74,31 +74,28 @@ SL_INLINE int n_words(const layout *lay)
 }
 
 /* Activations as a tile reads them: row r starts at base[r / 3] + r % 3 * stride, so that few registers address all. */
-enum { BASES = (TILE_ROWS + 2) / 3 };
+enum { BASES = 4 };
 
 typedef struct rows {
     const char *base[BASES];
     size_t stride;
 } rows;
 
-/* 4 bytes of row r at offset disp in every lane; r and disp are literals. Written as assembly because GCC would keep an
- * address for each row and offset, more than there are registers. */
+/* v = 4 bytes of row r at offset disp in every lane; r and disp are literals. Written as assembly because GCC would keep
+ * an address for each row and offset, more than there are registers. */
 #define SPREAD_AT(address, v, in, r, disp)                                                                             \
     __asm__("vbroadcastss %c3" address ", %0"                                                                          \
             : "=" VI(v)                                                                                                \
             : "r"((in)->base[(r) / 3]), "r"((in)->stride), "i"(disp), "m"(*(in)->base[(r) / 3]))
-
-SL_INLINE vi spread_row(const rows *in, const int r, const int disp)
-{
-    vi v;
-    if (r % 3 == 0)
-        SPREAD_AT("(%1)", v, in, r, disp);
-    else if (r % 3 == 1)
-        SPREAD_AT("(%1,%2)", v, in, r, disp);
-    else
-        SPREAD_AT("(%1,%2,2)", v, in, r, disp);
-    return v;
-}
+#define SPREAD_ROW(v, in, r, disp)                                                                                     \
+    do {                                                                                                               \
+        if ((r) % 3 == 0)                                                                                              \
+            SPREAD_AT("(%1)", v, in, r, disp);                                                                         \
+        else if ((r) % 3 == 1)                                                                                         \
+            SPREAD_AT("(%1,%2)", v, in, r, disp);                                                                      \
+        else                                                                                                           \
+            SPREAD_AT("(%1,%2,2)", v, in, r, disp);                                                                    \
+    } while (0)
 
 SL_INLINE void rows_advance(rows *in, ptrdiff_t bytes, const int n_rows)
 {
@@ -117,28 +114,40 @@ SL_INLINE rows rows_at(const char *x, size_t stride, const int n_rows)
     return in;
 }
 
+/* sum[r][s] += line i, held in w, times row r's bytes of it. The empty statement keeps GCC from regrouping the sums, with
+ * more products at once than there are registers. */
+#define ROW_LINE(r, i)                                                                                                 \
+    if ((r) < n_rows) {                                                                                                \
+        vi x_;                                                                                                         \
+        SPREAD_ROW(x_, x, r, 4 * (i));                                                                                 \
+        sum[r][0] = sum_line(sum[r][0], w[0], x_);                                                                     \
+        __asm__("" : "+" VI(sum[r][0]));                                                                               \
+        if (n_regs == 2) {                                                                                             \
+            sum[r][1] = sum_line(sum[r][1], w[1], x_);                                                                 \
+            __asm__("" : "+" VI(sum[r][1]));                                                                           \
+        }                                                                                                              \
+    }
+#define LINE(i)                                                                                                        \
+    if ((i) >= begin && (i) < end) {                                                                                   \
+        const uint8_t *line = lines + (size_t)((i)*n_regs) * sizeof(vi);                                               \
+        const vi w[2] = {load_i(line), n_regs == 2 ? load_i(line + sizeof(vi)) : zero_i()};                            \
+        ROW_LINE(0, i)                                                                                                 \
+        ROW_LINE(1, i)                                                                                                 \
+        ROW_LINE(2, i)                                                                                                 \
+        ROW_LINE(3, i)                                                                                                 \
+        ROW_LINE(4, i)                                                                                                 \
+        ROW_LINE(5, i)                                                                                                 \
+        ROW_LINE(6, i)                                                                                                 \
+        ROW_LINE(7, i)                                                                                                 \
+        ROW_LINE(8, i)                                                                                                 \
+        ROW_LINE(9, i)                                                                                                 \
+        ROW_LINE(10, i)                                                                                                \
+        ROW_LINE(11, i)                                                                                                \
+    }
+
 /* sum[r][s] += lines begin … end - 1 of register s, 2 registers a line where bytes are split, else PARTS. */
 SL_INLINE void sum_lines(vi (*sum)[2], const uint8_t *lines, const rows *x, int begin, int end, const int n_regs,
-                         const int n_rows)
-{
-#pragma GCC unroll 8
-    for (int i = begin; i < end; i++) {
-        vi w[2] = {zero_i(), zero_i()};
-#pragma GCC unroll 2
-        for (int s = 0; s < n_regs; s++)
-            w[s] = load_i(lines + ((size_t)i * (size_t)n_regs + (size_t)s) * sizeof(vi));
-#pragma GCC unroll 12
-        for (int r = 0; r < n_rows; r++) {
-            vi xr = spread_row(x, r, 4 * i);
-#pragma GCC unroll 2
-            for (int s = 0; s < n_regs; s++) {
-                sum[r][s] = sum_line(sum[r][s], w[s], xr);
-                /* Else GCC regroups the sums, with more products at once than there are registers. */
-                __asm__("" : "+" VI(sum[r][s]));
-            }
-        }
-    }
-}
+                         const int n_rows){LINE(0) LINE(1) LINE(2) LINE(3) LINE(4) LINE(5) LINE(6) LINE(7)}
 
 /* acc += t(isum, d) * scale */
 SL_INLINE vf add_scaled(vf acc, vi isum, const group *g, int which, int part, vf scale)
