@@ -188,7 +188,9 @@ int main(int argc, char **argv)
     const char *level_name = argc > 2 ? argv[2] : sl_level_name(sl_level_best());
     bool all_types = strcmp(type_name, "all") == 0, all_levels = strcmp(level_name, "all") == 0;
     bool all_shapes = strcmp(shape_name, "all") == 0;
-    bench b = {.weights = allocate(WEIGHT_BYTES), .scratch = allocate(SL_MATMUL_SCRATCH_BYTES), .peak = sl_peak_get()};
+    bench b = {.weights = allocate(WEIGHT_BYTES),
+               .scratch = allocate(SL_MATMUL_SCRATCH_BYTES),
+               .peak = sl_peak_get(sl_level_best())};
     shape only = {0};
     if (!all_shapes && sscanf(shape_name, "%zux%zu", &only.n_out, &only.n_in) != 2) {
         fprintf(stderr, "kernel_bench: '%s' is no shape like 2048x8192\n", shape_name);
@@ -196,7 +198,8 @@ int main(int argc, char **argv)
     }
     double int8 = slice_of_peak(&b, b.peak.int8), fp32 = slice_of_peak(&b, b.peak.fp32), reading = slice_of_reading(&b);
     printf("one core: %.0f Gop/s int8, %.0f Gflop/s fp32, reads %.1f GB/s\n", int8, fp32, reading);
-    for (int level = 0; level < SL_LEVEL_COUNT; level++)
+    for (int level = 0; level < SL_LEVEL_COUNT; level++) {
+        b.peak = sl_peak_get((sl_level)level);
         for (int type = 0; type < TYPES; type++) {
             if (!is_measurable((sl_level)level, (sl_type)type) ||
                 (!all_levels && strcmp(level_name, sl_level_name((sl_level)level)) != 0) ||
@@ -207,6 +210,7 @@ int main(int argc, char **argv)
             if (!all_shapes)
                 bench_shape(&b, (sl_level)level, (sl_type)type, only);
         }
+    }
     sl_pages_free(b.weights, WEIGHT_BYTES);
     sl_pages_free(b.scratch, SL_MATMUL_SCRATCH_BYTES);
     return 0;

@@ -2,7 +2,7 @@
 # Makes sure that what a build needs is installed: tools/bootstrap.sh [build|test]
 #
 #   build   what the program needs (also for `make run`)
-#   test    that, and what the tests need: cmocka, clang with libFuzzer
+#   test    that, and what the tests need: cmocka, clang with libFuzzer, qemu to play lesser CPUs
 #
 # Each need is probed, so that nothing happens where all is there. What is missing is installed with apt-get as root
 # or through sudo; where neither can be had, one line on stderr says what to type, and the exit status is 1.
@@ -42,6 +42,7 @@ probe_all() {
     [ "$purpose" = test ] || return 0
     want 'pkg-config --exists cmocka' libcmocka-dev
     want have_libfuzzer clang libclang-rt-dev
+    [ "$(uname -m)" != x86_64 ] || want 'command -v qemu-x86_64' qemu-user
 }
 
 # as_root COMMAND...: runs it as root, or fails with status 126 if there is no way to become root.

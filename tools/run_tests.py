@@ -98,9 +98,10 @@ def count_test(record):
         return Tally(skipped=[f"{name}: {reason[-1] if reason else 'no reason given'}"])
     passed, failed, skipped = count_cases(output)
     tally = Tally(passed, failed, [f"{name}: {case}" for case in skipped])
+    tally.notes = [f"{name}: levels {levels}" for levels in re.findall(r"^levels: (.*)", output, re.M)]
     if result not in ("OK", "EXPECTEDFAIL"):
         tally.failed = max(tally.failed, 1)
-        tally.notes = [f"FAILED {name} ({result.lower()})"]
+        tally.notes += [f"FAILED {name} ({result.lower()})"]
     elif tally.passed == 0 and not tally.skipped:
         tally.passed = 1
     return tally

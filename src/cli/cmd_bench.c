@@ -74,7 +74,7 @@ static sl_status open_and_measure(const sl_args *args, sl_bench *bench, sl_bundl
     const sl_plan *plan = sl_model_plan(sl_bundle_model(*bundle));
     sl_threads *threads = sl_bundle_threads(*bundle);
     bench->level = plan->level;
-    SL_TRY(sl_limits_open(threads, &bench->probe, err));
+    SL_TRY(sl_limits_open(threads, bench->level, &bench->probe, err));
     if (sl_args_flag(args, "profile"))
         SL_TRY(sl_profiler_open(plan, sl_threads_count(threads), &bench->profiler, err));
     SL_TRY(sl_bench_measure(bench, err));

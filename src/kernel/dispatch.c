@@ -14,10 +14,21 @@ static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
 #define PLAIN_FOR(features, name) name##_base
 #endif
 
+static bool is_plain(sl_level level)
+{
+    return level == SL_LEVEL_EXACT || level == SL_LEVEL_REF;
+}
+
+/* What a level's kernels may use on a CPU. */
+static uint32_t level_features(sl_level level, uint32_t cpu)
+{
+    return is_plain(level) ? cpu : cpu & sl_level_features(level);
+}
+
 static void fill(sl_kernels *table, sl_level level, uint32_t cpu)
 {
-    bool plain_only = level == SL_LEVEL_EXACT || level == SL_LEVEL_REF;
-    uint32_t features = plain_only ? cpu : cpu & sl_level_features(level);
+    bool plain_only = is_plain(level);
+    uint32_t features = level_features(level, cpu);
     table->level = level;
     table->unpack_row = sl_weight_unpack_row;
 #define PLAIN(slot, name) table->slot = PLAIN_FOR(features, name);
@@ -42,17 +53,27 @@ const sl_kernels *sl_kernels_get(sl_level level)
     return &tables[level];
 }
 
-sl_peak sl_peak_get(void)
+sl_peak sl_peak_get(sl_level level)
 {
-    uint32_t cpu = sl_cpu_features();
+    uint32_t cpu = sl_cpu_features(), features = level_features(level, cpu);
     sl_peak peak = {
-        .fp32 = PLAIN_FOR(cpu, sl_peak_fp32),
-        .int8 = PLAIN_FOR(cpu, sl_peak_int8),
+        .fp32 = PLAIN_FOR(features, sl_peak_fp32),
+        .int8 = PLAIN_FOR(features, sl_peak_int8),
         .read = PLAIN_FOR(cpu, sl_peak_read),
     };
 #if defined(__x86_64__)
-    if (cpu & SL_CPU_AVX512VNNI)
-        peak.int8 = sl_peak_int8_avx512vnni;
+    static const struct {
+        uint32_t isa;
+        sl_peak_fn *int8;
+    } tuned[] = {
+        {SL_CPU_AVX2, sl_peak_int8_avx2},
+        {SL_CPU_AVXVNNI, sl_peak_int8_avxvnni},
+        {SL_CPU_AVX512, sl_peak_int8_avx512},
+        {SL_CPU_AVX512VNNI, sl_peak_int8_avx512vnni},
+    };
+    for (size_t i = 0; i < SL_COUNTOF(tuned); i++)
+        if (features & tuned[i].isa)
+            peak.int8 = tuned[i].int8;
 #endif
     return peak;
 }

@@ -2,6 +2,8 @@
 #ifndef SL_KERNEL_PEAK_H
 #define SL_KERNEL_PEAK_H
 
+#include "base/cpu.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,11 +19,13 @@ typedef struct sl_peak {
     sl_read_fn *read;
 } sl_peak;
 
-/* The fastest loops that this CPU has. */
-sl_peak sl_peak_get(void);
+/* The fastest loops of arithmetic that a level has on this CPU (exact and ref: that the CPU has), and of reading that the
+ * CPU has. */
+sl_peak sl_peak_get(sl_level level);
 
 sl_peak_fn sl_peak_fp32_base, sl_peak_fp32_v3, sl_peak_fp32_v4;
-sl_peak_fn sl_peak_int8_base, sl_peak_int8_v3, sl_peak_int8_v4, sl_peak_int8_avx512vnni;
+sl_peak_fn sl_peak_int8_base, sl_peak_int8_v3, sl_peak_int8_v4;
+sl_peak_fn sl_peak_int8_avx2, sl_peak_int8_avxvnni, sl_peak_int8_avx512, sl_peak_int8_avx512vnni;
 sl_read_fn sl_peak_read_base, sl_peak_read_v3, sl_peak_read_v4;
 
 #endif

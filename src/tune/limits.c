@@ -33,7 +33,7 @@ static void fill(void *user, int index, int n_threads)
     memset(probe->bytes + begin * READ_STEP, 1 + index, (end - begin) * READ_STEP);
 }
 
-sl_status sl_limits_open(sl_threads *pool, sl_limits_probe **out, sl_err *err)
+sl_status sl_limits_open(sl_threads *pool, sl_level level, sl_limits_probe **out, sl_err *err)
 {
     const uint64_t most = 768ull << 20, least = 64ull << 20;
     *out = NULL;
@@ -51,7 +51,7 @@ sl_status sl_limits_open(sl_threads *pool, sl_limits_probe **out, sl_err *err)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory to measure the memory's bandwidth");
     }
     probe->pool = pool;
-    probe->peak = sl_peak_get();
+    probe->peak = sl_peak_get(level);
     probe->bytes = bytes;
     probe->n_bytes = (size_t)n_bytes;
     sl_threads_run(pool, fill, probe);
@@ -122,10 +122,10 @@ void sl_limits_slice(sl_limits_probe *probe, double seconds, sl_limits *out)
     out->fp32_gflops = measure(probe, probe->peak.fp32, seconds);
 }
 
-sl_status sl_limits_measure(sl_threads *pool, double seconds_per_figure, sl_limits *out, sl_err *err)
+sl_status sl_limits_measure(sl_threads *pool, sl_level level, double seconds_per_figure, sl_limits *out, sl_err *err)
 {
     sl_limits_probe *probe;
-    SL_TRY(sl_limits_open(pool, &probe, err));
+    SL_TRY(sl_limits_open(pool, level, &probe, err));
     sl_limits_slice(probe, seconds_per_figure, out);
     sl_limits_close(probe);
     return SL_OK;

@@ -45,6 +45,13 @@ static sl_kernels base_kernels(void)
 }
 
 static int failures;
+static bool small; /* few and small cases: an emulator takes hundreds of times as long */
+
+/* Bound of a loop over sizes. */
+static size_t most(size_t n)
+{
+    return small ? SL_MIN(n, (size_t)40) : n;
+}
 
 static void expect(bool ok, const line *l, const char *what, size_t a, size_t b)
 {
@@ -76,7 +83,7 @@ static void pair_expect_same(pair *p, const line *l, const char *what, size_t n)
 
 static void check_rmsnorm(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
-    for (size_t n = 1; n < 700; n = n < 70 ? n + 1 : n + 61) {
+    for (size_t n = 1; n < most(700); n = n < 70 ? n + 1 : n + 61) {
         pair x = pair_random(n), w = pair_random(n);
         base->rmsnorm(x.a.data, x.a.data, n % 3 ? w.a.data : NULL, n, 1e-5f);
         k->rmsnorm(x.b.data, x.b.data, n % 3 ? w.b.data : NULL, n, 1e-5f);
@@ -88,7 +95,7 @@ static void check_rmsnorm(const line *l, const sl_kernels *base, const sl_kernel
 static void check_quantize_q8(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
     const float factor[] = {1.0f, 1e-38f, 1e30f, 0.0f, 1e-30f};
-    for (size_t n = 32; n <= 1024; n += 32) {
+    for (size_t n = 32; n <= most(1024); n += 32) {
         pair x = pair_random(n);
         float *xa = x.a.data;
         for (size_t i = 0; i < n; i++)
@@ -106,7 +113,7 @@ static void check_quantize_q8(const line *l, const sl_kernels *base, const sl_ke
 
 static void check_glu(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
-    for (size_t n = 1; n < 600; n = n < 70 ? n + 1 : n + 61) {
+    for (size_t n = 1; n < most(600); n = n < 70 ? n + 1 : n + 61) {
         for (int gate = SL_GATE_SILU; gate <= SL_GATE_GELU_TANH; gate++) {
             pair g = pair_random(n), up = pair_random(n);
             for (size_t i = 0; i < n; i++)
@@ -122,7 +129,7 @@ static void check_glu(const line *l, const sl_kernels *base, const sl_kernels *k
 
 static void check_add(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
-    for (size_t n = 1; n < 100; n++) {
+    for (size_t n = 1; n < most(100); n++) {
         pair x = pair_random(n), b = pair_random(n);
         base->add(x.a.data, x.a.data, b.a.data, n);
         k->add(x.b.data, x.b.data, b.b.data, n);
@@ -133,7 +140,7 @@ static void check_add(const line *l, const sl_kernels *base, const sl_kernels *k
 
 static void check_scale(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
-    for (size_t n = 1; n < 100; n++) {
+    for (size_t n = 1; n < most(100); n++) {
         pair x = pair_random(n);
         float factor = random_float();
         base->scale(x.a.data, x.a.data, factor, n);
@@ -144,7 +151,7 @@ static void check_scale(const line *l, const sl_kernels *base, const sl_kernels 
 
 static void check_rope(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
-    for (uint32_t dim = 2; dim <= 130; dim += 2) {
+    for (uint32_t dim = 2; dim <= most(130); dim += 2) {
         for (int mode = SL_ROPE_NORM; mode <= SL_ROPE_NEOX; mode++) {
             uint32_t n_pairs = 1 + random_below(dim / 2), n_heads = 1 + random_below(4);
             pair x = pair_random((size_t)n_heads * dim), table = pair_random(2 * (size_t)n_pairs);
@@ -158,7 +165,7 @@ static void check_rope(const line *l, const sl_kernels *base, const sl_kernels *
 
 static void check_kv_write(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < (int)most(200); i++) {
         sl_kv_layer layer = {(sl_kv_type)(i % SL_KV_TYPE_COUNT), 1 + random_below(3), 1 + random_below(80), NULL, NULL};
         size_t n = (size_t)layer.n_kv_heads * layer.head_dim;
         pair kv = pair_random(2 * n), kp = pair_random(3 * sl_kv_k_block_bytes(&layer) / sizeof(float));
@@ -252,7 +259,7 @@ static void check_attention_once(const line *l, const sl_kernels *base, const sl
 static void check_attention(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
     const uint32_t dims[] = {64, 64, 64, 128, 16, 80, 8, 24, 100, 20, 33, 256};
-    for (size_t i = 0; i < SL_COUNTOF(dims); i++)
+    for (size_t i = small ? SL_COUNTOF(dims) - 3 : 0; i < SL_COUNTOF(dims) - small; i++)
         for (int type = 0; type < SL_KV_TYPE_COUNT; type++)
             check_attention_once(l, base, k, (sl_kv_type)type, dims[i]);
 }
@@ -319,6 +326,11 @@ static void check_matmul_shape(const line *l, sl_layout layout, const sl_kernels
 static void check_matmul(const line *l, sl_layout layout, const sl_kernels *base, const sl_kernels *k)
 {
     size_t unit = layout == SL_LAYOUT_SOURCE ? 32 : sl_type_get((uint32_t)layout_type(layout))->block_elems;
+    if (small) {
+        check_matmul_shape(l, layout, base, k, 1, 17, SL_MAX(unit, 96u));
+        check_matmul_shape(l, layout, base, k, 7, 33, SL_MAX(unit, 32u));
+        return;
+    }
     const size_t outs[] = {1, 15, 16, 17, 33, 64, 100};
     for (size_t i = 0; i < SL_COUNTOF(outs); i++) {
         check_matmul_shape(l, layout, base, k, 1 + random_below(40), outs[i],
@@ -380,14 +392,48 @@ static void check_tables(void)
     }
 }
 
-int main(void)
+/* What dispatch picks on this CPU, slot by slot, in small cases; their number. */
+static int check_picked(const sl_kernels *base)
+{
+    static const line slots[] = {
+#define PLAIN(slot, name) {#name " as picked", offsetof(sl_kernels, slot), NULL, 0},
+#define TUNED(slot, name, isa)
+#include "kernel/kernels.inc"
+#undef PLAIN
+#undef TUNED
+    };
+    small = true;
+    for (size_t i = 0; i < SL_COUNTOF(slots); i++) {
+        line l = slots[i];
+        memcpy(&l.fn, (const char *)sl_kernels_get(sl_level_best()) + l.slot, sizeof l.fn);
+        check_line(&l, base);
+    }
+    return (int)SL_COUNTOF(slots);
+}
+
+static void print_levels(uint32_t cpu)
+{
+    printf("levels:");
+    for (int level = 0; level < SL_LEVEL_COUNT; level++) {
+        uint32_t need = sl_level_features((sl_level)level) & ~(uint32_t)SL_CPU_AVX512BF16;
+        if ((cpu & need) == need)
+            printf(" %s", sl_level_name((sl_level)level));
+    }
+    printf("\n");
+}
+
+/* usage: check_kernels [--picked]      --picked: only what dispatch picks, for emulated CPUs */
+int main(int argc, char **argv)
 {
     seed_random("check_kernels");
     sl_kernels base = base_kernels();
     uint32_t cpu = sl_cpu_features();
     int compared = 0, skipped = 0;
+    bool picked = argc > 1 && strcmp(argv[1], "--picked") == 0;
     check_tables();
-    for (const line *l = lines; l->name; l++) {
+    if (picked)
+        compared = check_picked(&base);
+    for (const line *l = lines; !picked && l->name; l++) {
         if ((cpu & l->isa) == l->isa) {
             check_line(l, &base);
             compared++;
@@ -395,12 +441,8 @@ int main(void)
             skipped++;
         }
     }
-    printf("levels:");
-    for (int level = 0; level < SL_LEVEL_COUNT; level++)
-        if ((cpu & sl_level_features((sl_level)level) & ~(uint32_t)SL_CPU_AVX512BF16) ==
-            (sl_level_features((sl_level)level) & ~(uint32_t)SL_CPU_AVX512BF16))
-            printf(" %s", sl_level_name((sl_level)level));
-    printf("\n%d kernels bitwise equal to the baseline, %d beyond this CPU, %d failures\n", failures ? 0 : compared,
+    print_levels(cpu);
+    printf("%d kernels bitwise equal to the baseline, %d beyond this CPU, %d failures\n", failures ? 0 : compared,
            skipped, failures);
     return failures ? 1 : 0;
 }

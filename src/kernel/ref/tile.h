@@ -70,6 +70,11 @@ static inline void fma_rows(fma_tile t, size_t n_rows)
 /* Runs rows [0, n_rows) of four lane groups: more sums at once when rows are few. */
 static inline void fma_rows_x4(fma_tile t, size_t n_rows)
 {
+    if (SL_ISA_ROWS < 12) { /* four groups of some rows are more sums than there are registers */
+        for (int j = 0; j < 4; j++, t.w += t.w_group, t.acc += t.acc_group)
+            fma_rows(t, n_rows);
+        return;
+    }
     while (n_rows > 0) {
         size_t done = 1;
         if (n_rows >= SL_ISA_ROWS / 2) {

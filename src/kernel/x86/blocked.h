@@ -1,0 +1,444 @@
+/* Matmul of int8 activations at the levels without AVX-512 VNNI, for every quantized layout. The arithmetic is that of
+ * ref/matmul_quant.c, bit by bit.
+ *
+ * A block of a panel's groups is unpacked once (unpack.h) into scratch that stays in L1, then a register tile, some rows
+ * by the panel, runs over all rows of a chunk. Few rows go through the same tile group by group, so that the panel is
+ * read at the memory's pace. Sums of a row that passes several blocks wait in y.
+ *
+ * A level defines, before it includes this:
+ *   vi, vf                     registers of int32 and float lanes; PARTS of them hold 16 outputs
+ *   TILE_ROWS                  rows of the largest tile
+ *   SPLIT_BYTES, SPLIT_VECTOR  see unpack.h
+ *   DOTS                       4 products of bytes are added in 32 bits by one instruction; else in pairs, in 16 bits
+ *   sum_line(sum, w, x)        sum + products of a line with 4 activations
+ *   sum_total(sum, factor)     such a sum as int32 lanes times a small factor
+ *   VI                         constraint of a register in an assembly statement
+ *   load_i, spread_i, add_i, load_f, store_f, spread_f, fma_f, as_f, zero_i, zero_f, in_memory
+ *
+ * Sums in 16 bits wrap, so only the last value has to fit. A line adds at most 2 * 127 * q to a lane: 8 lines of 4 bits
+ * (q <= 15) fit as they are. 5 bits over a group and 6 bits over a half fit when every q is taken less the middle of its
+ * range (`center`, 2 * 127 * 16 * 8 = 2 * 127 * 32 * 4 = 32512): such sums start at minus center times the activations'
+ * sum of the lane. 8 bits are taken as two nibbles: low + 16 high. */
+#ifndef SL_KERNEL_X86_BLOCKED_H
+#define SL_KERNEL_X86_BLOCKED_H
+
+#include "kernel/x86/unpack.h"
+
+#include <string.h>
+
+enum {
+    ROW_CHUNK = 96,      /* rows that share an unpacked block */
+    FEW_ROWS = 4,        /* so many are not worth the scratch */
+    BLOCK_GROUPS = 16,   /* of a block */
+    TABLE_WORDS = 16384, /* of the rows' table */
+    AHEAD_GROUPS = 16    /* prefetched this far ahead of the group that is unpacked */
+};
+
+typedef enum form { FORM_SYMMETRIC, FORM_AFFINE, FORM_HALVES } form;
+
+/* A layout; constant where the functions below are inlined, so nothing of it remains at run time. */
+typedef struct layout {
+    form form;
+    int offset;         /* of the unsigned integers, to be taken out */
+    int n_bits;         /* of the unsigned integers */
+    size_t group_bytes; /* of a panel, on average */
+    unpack_fn *unpack;
+} layout;
+
+/* What a tile needs of its rows besides their integers, in words of 4 bytes: for each group scale[R], then the words that
+ * the layout wants: sum[R] | start[halves][R], the int32 sums' start where it is not M alone | lane_start[halves][R], the
+ * 16-bit sums' starts. */
+SL_INLINE int n_halves(const layout *lay)
+{
+    return lay->form == FORM_HALVES ? 2 : 1;
+}
+
+SL_INLINE int center_of(const layout *lay)
+{
+    return DOTS || lay->n_bits <= 4 || lay->n_bits == 8 ? 0 : 1 << (lay->n_bits - 1);
+}
+
+SL_INLINE int start_word(const layout *lay)
+{
+    return lay->form == FORM_AFFINE ? 2 : 1;
+}
+
+SL_INLINE int lane_start_word(const layout *lay)
+{
+    return start_word(lay) + (lay->offset != center_of(lay) ? n_halves(lay) : 0);
+}
+
+SL_INLINE int n_words(const layout *lay)
+{
+    return lane_start_word(lay) + (center_of(lay) ? n_halves(lay) : 0);
+}
+
+/* Activations as a tile reads them: row r starts at base[r / 3] + r % 3 * stride, so that few registers address all. */
+enum { BASES = 4 };
+
+typedef struct rows {
+    const char *base[BASES];
+    size_t stride;
+} rows;
+
+/* v = 4 bytes of row r at offset disp in every lane; r and disp are literals. Written as assembly because GCC would keep
+ * an address for each row and offset, more than there are registers. */
+#define SPREAD_AT(address, v, in, r, disp)                                                                             \
+    __asm__("vbroadcastss %c3" address ", %0"                                                                          \
+            : "=" VI(v)                                                                                                \
+            : "r"((in)->base[(r) / 3]), "r"((in)->stride), "i"(disp), "m"(*(in)->base[(r) / 3]))
+#define SPREAD_ROW(v, in, r, disp)                                                                                     \
+    do {                                                                                                               \
+        if ((r) % 3 == 0)                                                                                              \
+            SPREAD_AT("(%1)", v, in, r, disp);                                                                         \
+        else if ((r) % 3 == 1)                                                                                         \
+            SPREAD_AT("(%1,%2)", v, in, r, disp);                                                                      \
+        else                                                                                                           \
+            SPREAD_AT("(%1,%2,2)", v, in, r, disp);                                                                    \
+    } while (0)
+
+SL_INLINE void rows_advance(rows *in, ptrdiff_t bytes, const int n_rows)
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < (n_rows + 2) / 3; i++) {
+        in->base[i] += bytes;
+    }
+}
+
+SL_INLINE rows rows_at(const char *x, size_t stride, const int n_rows)
+{
+    rows in = {.stride = stride};
+#pragma GCC unroll 4
+    for (int i = 0; i < (n_rows + 2) / 3; i++)
+        in.base[i] = x + 3 * (size_t)i * stride;
+    return in;
+}
+
+/* sum[r][s] += line i, held in w, times row r's bytes of it. The empty statement keeps GCC from regrouping the sums, with
+ * more products at once than there are registers. */
+#define ROW_LINE(r, i)                                                                                                 \
+    if ((r) < n_rows) {                                                                                                \
+        vi x_;                                                                                                         \
+        SPREAD_ROW(x_, x, r, 4 * (i));                                                                                 \
+        sum[r][0] = sum_line(sum[r][0], w[0], x_);                                                                     \
+        __asm__("" : "+" VI(sum[r][0]));                                                                               \
+        if (n_regs == 2) {                                                                                             \
+            sum[r][1] = sum_line(sum[r][1], w[1], x_);                                                                 \
+            __asm__("" : "+" VI(sum[r][1]));                                                                           \
+        }                                                                                                              \
+    }
+#define LINE(i)                                                                                                        \
+    if ((i) >= begin && (i) < end) {                                                                                   \
+        const uint8_t *line = lines + (size_t)((i)*n_regs) * sizeof(vi);                                               \
+        const vi w[2] = {load_i(line), n_regs == 2 ? load_i(line + sizeof(vi)) : zero_i()};                            \
+        ROW_LINE(0, i)                                                                                                 \
+        ROW_LINE(1, i)                                                                                                 \
+        ROW_LINE(2, i)                                                                                                 \
+        ROW_LINE(3, i)                                                                                                 \
+        ROW_LINE(4, i)                                                                                                 \
+        ROW_LINE(5, i)                                                                                                 \
+        ROW_LINE(6, i)                                                                                                 \
+        ROW_LINE(7, i)                                                                                                 \
+        ROW_LINE(8, i)                                                                                                 \
+        ROW_LINE(9, i)                                                                                                 \
+        ROW_LINE(10, i)                                                                                                \
+        ROW_LINE(11, i)                                                                                                \
+    }
+
+/* sum[r][s] += lines begin … end - 1 of register s, 2 registers a line where bytes are split, else PARTS. */
+SL_INLINE void sum_lines(vi (*sum)[2], const uint8_t *lines, const rows *x, int begin, int end, const int n_regs,
+                         const int n_rows){LINE(0) LINE(1) LINE(2) LINE(3) LINE(4) LINE(5) LINE(6) LINE(7)}
+
+/* acc += t(isum, d) * scale */
+SL_INLINE vf add_scaled(vf acc, vi isum, const group *g, int which, int part, vf scale)
+{
+    const size_t at = (size_t)part * SL_PANEL_ROWS / PARTS;
+    vf t = fma_f(as_f(isum), load_f(g->d[which] + at), load_f(g->less[which] + at));
+    return fma_f(t, scale, acc);
+}
+
+/* M, or what the table has, to begin the int32 sum of row r with. */
+SL_INLINE vi start_of(const layout *lay, const float *table, int which, int r, const int n_rows)
+{
+    static const int32_t magic = 0x4b400000;
+    return spread_i(lay->offset == center_of(lay) ? (const void *)&magic
+                                                  : table + (start_word(lay) + which) * n_rows + r);
+}
+
+/* Half `which` of a group, or all of it. */
+SL_INLINE void add_half(vf (*acc)[PARTS], const layout *lay, const group *g, const rows *x, const float *table,
+                        int which, const int n_rows)
+{
+    vi sum[TILE_ROWS][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++) {
+        vi begin = DOTS             ? start_of(lay, table, which, r, n_rows)
+                   : center_of(lay) ? spread_i(table + (lane_start_word(lay) + which) * n_rows + r)
+                                    : zero_i();
+#pragma GCC unroll 2
+        for (int s = 0; s < 2; s++)
+            sum[r][s] = begin;
+    }
+    if (lay->form == FORM_HALVES)
+        sum_lines(sum, g->lines[0], x, 4 * which, 4 * which + 4, PARTS, n_rows);
+    else
+        sum_lines(sum, g->lines[0], x, 0, 8, PARTS, n_rows);
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++) {
+        vf scale = spread_f(table + r);
+#pragma GCC unroll 2
+        for (int p = 0; p < PARTS; p++) {
+            vi isum = DOTS ? sum[r][p] : add_i(sum_total(sum[r][p], 1), start_of(lay, table, which, r, n_rows));
+            acc[r][p] = add_scaled(acc[r][p], isum, g, which, p, scale);
+        }
+    }
+}
+
+/* A group of split bytes: a register of outputs at a time. */
+SL_INLINE void add_split(vf (*acc)[PARTS], const layout *lay, const group *g, const rows *x, const float *table,
+                         const int n_rows)
+{
+#pragma GCC unroll 2
+    for (int p = 0; p < PARTS; p++) {
+        vi sum[TILE_ROWS][2];
+#pragma GCC unroll 12
+        for (int r = 0; r < n_rows; r++)
+            sum[r][0] = sum[r][1] = zero_i();
+        sum_lines(sum, g->lines[8 * p], x, 0, 8, 2, n_rows);
+#pragma GCC unroll 12
+        for (int r = 0; r < n_rows; r++) {
+            vi isum = add_i(sum_total(sum[r][0], 1), start_of(lay, table, 0, r, n_rows));
+            acc[r][p] = add_scaled(acc[r][p], add_i(isum, sum_total(sum[r][1], 16)), g, 0, p, spread_f(table + r));
+        }
+    }
+}
+
+SL_INLINE void add_group(vf (*acc)[PARTS], const layout *lay, const group *g, const rows *x, const float *table,
+                         const int n_rows)
+{
+    if (lay->n_bits == 8 && SPLIT_BYTES) {
+        add_split(acc, lay, g, x, table, n_rows);
+        return;
+    }
+    add_half(acc, lay, g, x, table, 0, n_rows);
+    if (lay->form == FORM_HALVES)
+        add_half(acc, lay, g, x, table, 1, n_rows);
+    if (lay->form == FORM_AFFINE) {
+#pragma GCC unroll 12
+        for (int r = 0; r < n_rows; r++) {
+            vf sum = spread_f(table + n_rows + r);
+#pragma GCC unroll 2
+            for (int p = 0; p < PARTS; p++)
+                acc[r][p] = fma_f(load_f(g->m + (size_t)p * SL_PANEL_ROWS / PARTS), sum, acc[r][p]);
+        }
+    }
+}
+
+/* Where a tile finds and leaves its sums: rows stride floats apart; they begin at 0 when first. */
+typedef struct sums {
+    float *y;
+    size_t stride;
+    bool first;
+} sums;
+
+/* Unpacks group g of a panel and asks for what comes later, in the panels behind it in the end. */
+SL_INLINE void unpack_next(const layout *lay, const void *panel, size_t g, group *out)
+{
+    const char *ahead = (const char *)panel + (g + AHEAD_GROUPS) * lay->group_bytes;
+    for (size_t b = 0; b < lay->group_bytes; b += SL_LINE)
+        _mm_prefetch(ahead + b, _MM_HINT_T0);
+    lay->unpack(panel, g, out);
+}
+
+/* One tile over groups [begin, end) of a panel: unpacked ones, or (groups NULL) unpacked on the way. x and table stand
+ * at group begin. */
+SL_INLINE void tile(const layout *lay, const void *panel, const group *groups, size_t begin, size_t end, rows x,
+                    const float *table, sums out, const int n_rows)
+{
+    vf acc[TILE_ROWS][PARTS];
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 2
+        for (int p = 0; p < PARTS; p++)
+            acc[r][p] =
+                out.first ? zero_f() : load_f(out.y + (size_t)r * out.stride + (size_t)p * SL_PANEL_ROWS / PARTS);
+    for (size_t g = begin; g < end; g++) {
+        in_memory(acc);
+        if (groups) {
+            add_group(acc, lay, groups++, &x, table, n_rows);
+        } else {
+            group one;
+            unpack_next(lay, panel, g, &one);
+            add_group(acc, lay, &one, &x, table, n_rows);
+        }
+        rows_advance(&x, SL_GROUP, n_rows);
+        table += n_words(lay) * n_rows;
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 2
+        for (int p = 0; p < PARTS; p++)
+            store_f(out.y + (size_t)r * out.stride + (size_t)p * SL_PANEL_ROWS / PARTS, acc[r][p]);
+}
+
+/* Rows of the next tile when so many are left. */
+SL_INLINE int next_tile(size_t n_left)
+{
+    return n_left >= TILE_ROWS ? TILE_ROWS : n_left >= 4 ? 4 : n_left >= 2 ? 2 : 1;
+}
+
+/* Minus center times the activations' sum in each 16-bit lane: of columns 4 i, 4 i + 1 and of 4 i + 2, 4 i + 3. */
+SL_INLINE __m256i lane_starts(const int8_t *x, int center)
+{
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_loadu_si256((const __m256i *)(const void *)x));
+    pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0x4e));
+    pairs = _mm256_add_epi16(pairs, _mm256_shuffle_epi32(pairs, 0xb1));
+    return _mm256_mullo_epi16(pairs, _mm256_set1_epi16((short)-center));
+}
+
+/* One row's words of a tile's table, groups [begin, end). */
+SL_INLINE void fill_row(const layout *lay, const char *x, size_t n_cols, size_t begin, size_t end, float *table,
+                        const size_t n_rows)
+{
+    const float *scale = sl_q8_scale(x, n_cols), *sum = sl_q8_sum(x, n_cols);
+    const int16_t *half_sum = sl_q8_half_sum(x, n_cols);
+    const int rest = center_of(lay) - lay->offset;
+    for (size_t g = begin; g < end; g++, table += (size_t)n_words(lay) * n_rows) {
+        int32_t start[2] = {half_sum[2 * g], half_sum[2 * g + 1]};
+        table[0] = scale[g];
+        if (lay->form == FORM_AFFINE)
+            table[n_rows] = sum[g];
+        if (lay->form != FORM_HALVES)
+            start[0] += start[1];
+        for (int h = 0; rest && h < n_halves(lay); h++) {
+            int32_t word = 0x4b400000 + rest * start[h];
+            memcpy(table + (size_t)(start_word(lay) + h) * n_rows, &word, sizeof word);
+        }
+        if (center_of(lay)) {
+            float *to = table + (size_t)lane_start_word(lay) * n_rows;
+            __m256i lanes = lane_starts((const int8_t *)x + g * SL_GROUP, center_of(lay));
+            __m128i low = _mm256_castsi256_si128(lanes), high = _mm256_extracti128_si256(lanes, 1);
+            int32_t word[2] = {_mm_cvtsi128_si32(low), _mm_cvtsi128_si32(high)};
+            if (lay->form != FORM_HALVES)
+                word[0] = _mm_cvtsi128_si32(_mm_add_epi16(low, high));
+            for (int h = 0; h < n_halves(lay); h++)
+                memcpy(to + (size_t)h * n_rows, &word[h], sizeof word[h]);
+        }
+    }
+}
+
+/* A chunk of rows by some groups: what all panels share. */
+typedef struct span {
+    const char *x; /* first row */
+    size_t stride, n_rows, n_cols;
+    size_t begin, end; /* groups */
+    float *table;      /* tile after tile */
+} span;
+
+SL_INLINE void fill_table(const layout *lay, const span *s)
+{
+    float *table = s->table;
+    for (size_t row = 0, n; row < s->n_rows; row += n) {
+        n = (size_t)next_tile(s->n_rows - row);
+        for (size_t r = 0; r < n; r++)
+            fill_row(lay, s->x + (row + r) * s->stride, s->n_cols, s->begin, s->end, table + r, n);
+        table += (size_t)n_words(lay) * n * (s->end - s->begin);
+    }
+}
+
+/* All rows of a span by groups [begin, end) of a panel. */
+SL_INLINE void run_tiles(const layout *lay, const span *s, const void *panel, const group *groups, size_t begin,
+                         size_t end, sums out)
+{
+    const float *table = s->table;
+    for (size_t row = 0, n; row < s->n_rows; row += n) {
+        n = (size_t)next_tile(s->n_rows - row);
+        const char *x = s->x + row * s->stride + begin * SL_GROUP;
+        const float *at = table + (size_t)n_words(lay) * n * (begin - s->begin);
+        if (n == TILE_ROWS && (groups || (int)TILE_ROWS <= (int)FEW_ROWS))
+            tile(lay, panel, groups, begin, end, rows_at(x, s->stride, TILE_ROWS), at, out, TILE_ROWS);
+        else if (n == 4)
+            tile(lay, panel, groups, begin, end, rows_at(x, s->stride, 4), at, out, 4);
+        else if (n == 2)
+            tile(lay, panel, groups, begin, end, rows_at(x, s->stride, 2), at, out, 2);
+        else
+            tile(lay, panel, groups, begin, end, rows_at(x, s->stride, 1), at, out, 1);
+        table += (size_t)n_words(lay) * n * (s->end - s->begin);
+        out.y += n * out.stride;
+    }
+}
+
+SL_INLINE void run_panel(const layout *lay, const span *s, const void *panel, sums out)
+{
+    if (s->n_rows <= FEW_ROWS) {
+        run_tiles(lay, s, panel, NULL, s->begin, s->end, out);
+        return;
+    }
+    group groups[BLOCK_GROUPS];
+    for (size_t g = s->begin, end; g < s->end; g = end) {
+        end = s->end - g < BLOCK_GROUPS ? s->end : g + BLOCK_GROUPS;
+        for (size_t i = g; i < end; i++)
+            unpack_next(lay, panel, i, &groups[i - g]);
+        run_tiles(lay, s, panel, groups, g, end, out);
+        out.first = false;
+    }
+}
+
+/* The last lanes of a chunk's rows and the bias. */
+static void finish_rows(const sl_matmul *args, size_t row, size_t n_rows, size_t panel_begin, size_t panel_end,
+                        float (*tail)[SL_PANEL_ROWS])
+{
+    size_t n_out = args->weight->n_rows, begin = panel_begin * SL_PANEL_ROWS, end = panel_end * SL_PANEL_ROWS;
+    for (size_t r = 0; r < n_rows; r++) {
+        float *y = args->y + (row + r) * args->y_stride_elems;
+        if (end > n_out)
+            memcpy(y + n_out / SL_PANEL_ROWS * SL_PANEL_ROWS, tail[r], n_out % SL_PANEL_ROWS * sizeof *y);
+        for (size_t o = begin; args->bias && o < SL_MIN(end, n_out); o++)
+            y[o] += args->bias[o];
+    }
+}
+
+SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
+                      const layout *lay)
+{
+    const sl_weight *w = args->weight;
+    const size_t n_groups = w->n_cols / SL_GROUP;
+    float table[TABLE_WORDS], tail[ROW_CHUNK][SL_PANEL_ROWS];
+    for (size_t row = row_begin; row < row_end; row += ROW_CHUNK) {
+        span s = {.x = (const char *)args->x + row * args->x_stride_bytes,
+                  .stride = args->x_stride_bytes,
+                  .n_rows = SL_MIN(row_end - row, (size_t)ROW_CHUNK),
+                  .n_cols = w->n_cols,
+                  .table = table};
+        const size_t most = TABLE_WORDS / (s.n_rows * (size_t)n_words(lay)) / BLOCK_GROUPS * BLOCK_GROUPS;
+        for (; s.begin < n_groups; s.begin = s.end) {
+            s.end = SL_MIN(s.begin + most, n_groups);
+            fill_table(lay, &s);
+            for (size_t panel = panel_begin; panel < panel_end; panel++) {
+                bool whole = (panel + 1) * SL_PANEL_ROWS <= w->n_rows;
+                float *y = args->y + row * args->y_stride_elems + panel * SL_PANEL_ROWS;
+                sums out = {whole ? y : tail[0], whole ? args->y_stride_elems : SL_PANEL_ROWS, s.begin == 0};
+                run_panel(lay, &s, (const char *)w->data + panel * w->panel_bytes, out);
+            }
+        }
+        finish_rows(args, row, s.n_rows, panel_begin, panel_end, tail);
+    }
+}
+
+#define MATMUL(name, ...)                                                                                              \
+    void name(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end)           \
+    {                                                                                                                  \
+        const layout lay = {__VA_ARGS__};                                                                              \
+        matmul(args, row_begin, row_end, panel_begin, panel_end, &lay);                                                \
+    }
+
+/* The kernels of a level; suffix as in kernels.inc. */
+#define MATMULS(suffix)                                                                                                \
+    MATMUL(sl_matmul_q4_0_##suffix, FORM_SYMMETRIC, 8, 4, sizeof(sl_unit_q4_0), unpack_q4_0)                           \
+    MATMUL(sl_matmul_q4_1_##suffix, FORM_AFFINE, 0, 4, sizeof(sl_unit_q4_1), unpack_q4_1)                              \
+    MATMUL(sl_matmul_q5_0_##suffix, FORM_SYMMETRIC, 16, 5, sizeof(sl_unit_q5_0), unpack_q5_0)                          \
+    MATMUL(sl_matmul_q8_0_##suffix, FORM_SYMMETRIC, 128, 8, sizeof(sl_unit_q8_0), unpack_q8_0)                         \
+    MATMUL(sl_matmul_q4_k_##suffix, FORM_AFFINE, 0, 4, sizeof(sl_unit_q4_k) / 8, unpack_q4_k)                          \
+    MATMUL(sl_matmul_q6_k_##suffix, FORM_HALVES, 32, 6, sizeof(sl_unit_q6_k) / 8, unpack_q6_k)
+
+#endif

@@ -1,0 +1,19 @@
+/* Quantized matmuls with AVX-VNNI: four products of bytes at a time in 32 bits. */
+#include "kernel/x86/simd256.h"
+
+enum { TILE_ROWS = 6, SPLIT_BYTES = 0, DOTS = 1 };
+
+static inline __m256i sum_line(__m256i sum, __m256i w, __m256i x)
+{
+    return _mm256_dpbusd_avx_epi32(sum, w, x);
+}
+
+static inline __m256i sum_total(__m256i sum, int factor)
+{
+    (void)factor;
+    return sum;
+}
+
+#include "kernel/x86/blocked.h"
+
+MATMULS(avxvnni)
