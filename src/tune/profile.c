@@ -25,10 +25,9 @@ static void append(char *out, size_t room, const char *text, size_t n)
 /* "blk.3.attn_q.weight" is "attn_q" in every layer. */
 static void append_weight(char *out, size_t room, const char *name)
 {
-    if (strncmp(name, "blk.", 4) == 0) {
-        const char *dot = strchr(name + 4, '.');
-        name = dot != NULL ? dot + 1 : name;
-    }
+    const char *dot = strchr(name, '.'), *second = dot != NULL ? strchr(dot + 1, '.') : NULL;
+    if (second != NULL && dot == name + 3 && memcmp(name, "blk", 3) == 0)
+        name = second + 1;
     const char *end = strstr(name, ".weight");
     append(out, room, name, end != NULL ? (size_t)(end - name) : strlen(name));
 }
