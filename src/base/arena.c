@@ -81,16 +81,12 @@ char *sl_arena_printf(sl_arena *arena, const char *format, ...)
     return out;
 }
 
-void *sl_pages_reserve(size_t n_bytes)
-{
-    void *p = mmap(NULL, SL_MAX(n_bytes, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
 void *sl_pages_alloc(size_t n_bytes)
 {
-    void *p = sl_pages_reserve(n_bytes);
-    if (p && n_bytes >= (size_t)4 << 20)
+    void *p = mmap(NULL, SL_MAX(n_bytes, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    if (n_bytes >= (size_t)4 << 20)
         (void)madvise(p, n_bytes, MADV_HUGEPAGE);
     return p;
 }

@@ -34,9 +34,6 @@ char *sl_arena_printf(sl_arena *arena, const char *format, ...) SL_PRINTF(2, 3) 
  * it is large; NULL when short. Freed with sl_pages_free and the same size. */
 void *sl_pages_alloc(size_t n_bytes) SL_WARN_UNUSED;
 
-/* The same without huge pages, for pools of which often only little pieces here and there are used: memory is taken for
- * those alone. */
-void *sl_pages_reserve(size_t n_bytes) SL_WARN_UNUSED;
 void sl_pages_free(void *pages, size_t n_bytes);
 
 #endif

@@ -2,6 +2,7 @@
 #include "base/cpu.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@ static uint64_t read_xcr0(void)
     return (uint64_t)hi << 32 | lo;
 }
 
-uint32_t sl_cpu_features(void)
+static uint32_t detect(void)
 {
     uint32_t a, b, c, d, features = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
@@ -43,11 +44,24 @@ uint32_t sl_cpu_features(void)
     return features;
 }
 #else
-uint32_t sl_cpu_features(void)
+static uint32_t detect(void)
 {
     return 0;
 }
 #endif
+
+uint32_t sl_cpu_features(void)
+{
+    /* Asked once: in a virtual machine each cpuid instruction is a call of the hypervisor. */
+    enum { KNOWN = 1u << 30 };
+    static atomic_uint known;
+    uint32_t features = atomic_load_explicit(&known, memory_order_relaxed);
+    if (!features) {
+        features = detect() | KNOWN;
+        atomic_store_explicit(&known, features, memory_order_relaxed);
+    }
+    return features & ~(uint32_t)KNOWN;
+}
 
 static const struct {
     const char *name;

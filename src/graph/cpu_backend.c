@@ -190,18 +190,19 @@ static size_t count_pieces(size_t n, size_t least, size_t wanted)
  * since a piece begins with work on each of its rows and then on each of its panels; few rows by panels. */
 static void run_matmul(sl_context *context, const sl_step *step, int index)
 {
-    enum { LEAST_ROWS = 120, LEAST_PANELS = 4, PIECES = 4 /* for each worker */ };
+    enum { LEAST_ROWS = 120, LEAST_PAIRS = 2, MANY_ROWS = 32 };
     const sl_graph *graph = &context->plan->graph;
     size_t n_rows = domain_rows(context, step->domain), n_panels = 0;
     for (int i = step->begin; i < step->end; i++)
         n_panels += graph->weights[graph->nodes[i].weight].weight.n_panels;
-    size_t n_threads = (size_t)sl_threads_count(context->pool), wanted = n_threads == 1 ? 1 : n_threads * PIECES;
+    size_t n_threads = (size_t)sl_threads_count(context->pool), n_pairs = (n_panels + 1) / 2; /* kernels take pairs */
+    size_t wanted = n_threads == 1 ? 1 : n_rows < MANY_ROWS || n_rows >= 2 * LEAST_ROWS ? 4 * n_threads : 2 * n_threads;
     size_t by_row = count_pieces(n_rows, LEAST_ROWS, wanted);
-    size_t by_panel = by_row >= 2 * n_threads ? 1 : count_pieces(n_panels, LEAST_PANELS, wanted / by_row);
+    size_t by_panel = by_row >= 2 * n_threads ? 1 : count_pieces(n_pairs, LEAST_PAIRS, wanted / by_row);
     for (size_t piece; (piece = take_piece(context, step)) < by_row * by_panel;) {
         size_t r = piece % by_row, p = piece / by_row;
-        matmul_piece(context, step, n_rows * r / by_row, n_rows * (r + 1) / by_row, n_panels * p / by_panel,
-                     n_panels * (p + 1) / by_panel, worker_scratch(context, index));
+        matmul_piece(context, step, n_rows * r / by_row, n_rows * (r + 1) / by_row, n_pairs * p / by_panel * 2,
+                     SL_MIN(n_pairs * (p + 1) / by_panel * 2, n_panels), worker_scratch(context, index));
     }
 }
 
@@ -466,7 +467,7 @@ static void measure_slots(const sl_plan *plan, const sl_context_sizes *sizes, in
             continue;
         const sl_graph_layer *layer = &plan->graph.layers[node->layer];
         sl_attention args = {.n_heads = node->n_heads,
-                             .kv = {SL_KV_F32, layer->n_kv_heads, layer->head_dim, NULL, NULL}};
+                             .kv = sl_kv_layer_make(SL_KV_F32, layer->n_kv_heads, layer->head_dim)};
         size_t n_bytes = layer->n_kv_heads * sl_attention_partial_elems(&args, 1) * sizeof(float);
         *slot_bytes = SL_MAX(*slot_bytes, n_bytes);
         *slot_heads = SL_MAX(*slot_heads, layer->n_kv_heads);
@@ -510,19 +511,26 @@ static void cpu_context_close(sl_context *context)
     free(context);
 }
 
-/* Cuts the KV memory into each layer's K and V. */
+/* Gives each layer its K and V. All that a group has of one block lies together, so that a short sequence touches little
+ * memory and large pages serve a long one. */
 static void place_kv(sl_context *context)
 {
     const sl_plan *plan = context->plan;
     char *next = context->kv_pool;
-    for (int i = 0; i < plan->graph.n_layers; i++) {
-        const sl_graph_layer *layer = &plan->graph.layers[i];
-        sl_kv_layer *kv = &context->kv[i];
-        *kv = (sl_kv_layer){.type = plan->kv_type, .n_kv_heads = layer->n_kv_heads, .head_dim = layer->head_dim};
-        size_t n_blocks = context->sizes.n_blocks[plan->layer_group[i]];
-        kv->k = next;
-        kv->v = next += sl_kv_k_block_bytes(kv) * n_blocks;
-        next += sl_kv_v_block_bytes(kv) * n_blocks;
+    for (int g = 0; g < plan->n_groups; g++) {
+        char *part = next;
+        for (int i = 0; i < plan->graph.n_layers; i++) {
+            if (plan->layer_group[i] != g)
+                continue;
+            const sl_graph_layer *layer = &plan->graph.layers[i];
+            sl_kv_layer *kv = &context->kv[i];
+            *kv = sl_kv_layer_make(plan->kv_type, layer->n_kv_heads, layer->head_dim);
+            kv->k = part;
+            kv->v = part += kv->k_stride_bytes;
+            part += kv->v_stride_bytes;
+            kv->k_stride_bytes = kv->v_stride_bytes = plan->groups[g].block_bytes;
+        }
+        next += plan->groups[g].block_bytes * context->sizes.n_blocks[g];
     }
 }
 
@@ -542,7 +550,7 @@ static bool allocate(sl_context *context)
             return false;
     context->scratch_stride = scratch_stride(plan);
     context->arena = sl_pages_alloc(context->arena_bytes);
-    context->kv_pool = sl_pages_reserve(context->kv_bytes);
+    context->kv_pool = sl_pages_alloc(context->kv_bytes);
     context->scratch = sl_pages_alloc((size_t)sl_threads_count(context->pool) * context->scratch_stride);
     context->splits_done = calloc((size_t)context->n_slots * context->slot_heads + 1, sizeof *context->splits_done);
     context->partials = sl_pages_alloc(context->n_slots * context->slot_bytes);
@@ -583,10 +591,11 @@ static void cpu_copy_block(sl_context *context, int group, uint32_t from, uint32
     for (int i = 0; i < context->plan->graph.n_layers; i++) {
         if (context->plan->layer_group[i] != group)
             continue;
-        sl_kv_layer *kv = &context->kv[i];
-        size_t k_bytes = sl_kv_k_block_bytes(kv), v_bytes = sl_kv_v_block_bytes(kv);
-        memcpy((char *)kv->k + to * k_bytes, (char *)kv->k + from * k_bytes, k_bytes);
-        memcpy((char *)kv->v + to * v_bytes, (char *)kv->v + from * v_bytes, v_bytes);
+        /* The group's first layer begins each block. */
+        char *first = context->kv[i].k;
+        size_t n_bytes = context->plan->groups[group].block_bytes;
+        memcpy(first + to * n_bytes, first + from * n_bytes, n_bytes);
+        return;
     }
 }
 

@@ -43,9 +43,9 @@ static sl_status group_layers(sl_plan *plan, sl_err *err)
             SL_FAIL(err, SL_ERR_UNSUPPORTED, "more than %d kinds of attention layers", SL_MAX_KV_GROUPS);
         if (g == plan->n_groups)
             plan->groups[plan->n_groups++] = (sl_kv_group){.window = layer->window};
-        sl_kv_layer kv = {.type = plan->kv_type, .n_kv_heads = layer->n_kv_heads, .head_dim = layer->head_dim};
+        sl_kv_layer kv = sl_kv_layer_make(plan->kv_type, layer->n_kv_heads, layer->head_dim);
         plan->groups[g].n_layers++;
-        plan->groups[g].block_bytes += sl_kv_k_block_bytes(&kv) + sl_kv_v_block_bytes(&kv);
+        plan->groups[g].block_bytes += kv.k_stride_bytes + kv.v_stride_bytes;
         plan->layer_group[i] = g;
     }
     return SL_OK;

@@ -53,3 +53,11 @@ size_t sl_attention_partial_elems(const sl_attention *args, uint32_t n_rows)
 {
     return (size_t)n_rows * (args->n_heads / args->kv.n_kv_heads) * (align16(args->kv.head_dim) + 16);
 }
+
+sl_kv_layer sl_kv_layer_make(sl_kv_type type, uint32_t n_kv_heads, uint32_t head_dim)
+{
+    sl_kv_layer layer = {.type = type, .n_kv_heads = n_kv_heads, .head_dim = head_dim};
+    layer.k_stride_bytes = sl_kv_k_block_bytes(&layer);
+    layer.v_stride_bytes = sl_kv_v_block_bytes(&layer);
+    return layer;
+}

@@ -43,11 +43,11 @@ static inline size_t sl_kv_v_head_bytes(sl_kv_type type, size_t dim)
 /* The part of a block and head. */
 static inline char *sl_kv_k_head(const sl_kv_layer *kv, size_t block, size_t head)
 {
-    return (char *)kv->k + (block * kv->n_kv_heads + head) * sl_kv_k_head_bytes(kv->type, kv->head_dim);
+    return (char *)kv->k + block * kv->k_stride_bytes + head * sl_kv_k_head_bytes(kv->type, kv->head_dim);
 }
 static inline char *sl_kv_v_head(const sl_kv_layer *kv, size_t block, size_t head)
 {
-    return (char *)kv->v + (block * kv->n_kv_heads + head) * sl_kv_v_head_bytes(kv->type, kv->head_dim);
+    return (char *)kv->v + block * kv->v_stride_bytes + head * sl_kv_v_head_bytes(kv->type, kv->head_dim);
 }
 
 #endif

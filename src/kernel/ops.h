@@ -131,12 +131,16 @@ const char *sl_kv_type_name(sl_kv_type type);
 /* Type for a name, "int8" being another for q8; false when there is none. */
 bool sl_kv_type_parse(const char *name, sl_kv_type *out);
 
-/* KV pool of one layer: [block][kv_head] parts as above. */
+/* KV pool of one layer: [block][kv_head] parts as above, blocks a stride apart. */
 typedef struct sl_kv_layer {
     sl_kv_type type;
     uint32_t n_kv_heads, head_dim;
-    void *k, *v;
+    size_t k_stride_bytes, v_stride_bytes;
+    void *k, *v; /* of block 0 */
 } sl_kv_layer;
+
+/* A layer whose blocks follow each other; k and v are NULL. */
+sl_kv_layer sl_kv_layer_make(sl_kv_type type, uint32_t n_kv_heads, uint32_t head_dim);
 
 /* Bytes of K and of V of one layer in one block, all KV heads. */
 size_t sl_kv_k_block_bytes(const sl_kv_layer *layer);
@@ -192,6 +196,17 @@ typedef void sl_attention_merge_fn(const sl_attention *args, const sl_attention_
  * rounded up to 16), then 16 floats that begin with m and l. */
 size_t sl_attention_partial_elems(const sl_attention *args, uint32_t n_rows);
 
+/* Order-preserving integer of a float: a < b as floats exactly when the keys compare so; both zeros share a key. */
+static inline int32_t sl_float_key(float x)
+{
+    union {
+        float f;
+        int32_t i;
+    } u = {.f = x + 0.0f};
+    return u.i ^ ((u.i >> 31) & INT32_MAX);
+}
+enum { SL_KEY_BLOCK = 64 }; /* floats that share a maximum */
+
 /* The kernels of one level. Row kernels work on one row; y may equal x where both are float rows. */
 typedef struct sl_kernels {
     sl_level level;
@@ -209,6 +224,8 @@ typedef struct sl_kernels {
                  sl_rope_mode mode);
     /* Writes one row's k and v ([n_kv_heads][head_dim]) to slot (0-15) of physical block. */
     void (*kv_write)(const sl_kv_layer *layer, uint32_t block, uint32_t slot, const float *k, const float *v);
+    /* out[b] = largest sl_float_key of x[64 b .. 64 b + 63], ceil(n / 64) of them; returns the smallest of all. */
+    int32_t (*block_max)(int32_t *out, const float *x, size_t n);
     sl_attention_fn *attention;
     sl_attention_merge_fn *attention_merge;
     sl_matmul_fn *matmul[SL_LAYOUT_COUNT];

@@ -43,19 +43,9 @@ static inline float exp_negative(float d)
 
 bool sl_logits_scan(const float *logits, uint32_t n, int32_t *block_max, int32_t *max)
 {
-    int32_t lowest = INT32_MAX, highest = INT32_MIN;
-    for (uint32_t begin = 0; begin < n; begin += SL_CANDIDATE_BLOCK) {
-        uint32_t n_block = SL_MIN(n - begin, (uint32_t)SL_CANDIDATE_BLOCK);
-        int32_t low = INT32_MAX, high = INT32_MIN;
-        for (uint32_t i = 0; i < n_block; i++) {
-            int32_t key = sl_float_key(logits[begin + i]);
-            low = SL_MIN(low, key);
-            high = SL_MAX(high, key);
-        }
-        block_max[begin / SL_CANDIDATE_BLOCK] = high;
-        lowest = SL_MIN(lowest, low);
-        highest = SL_MAX(highest, high);
-    }
+    int32_t highest = INT32_MIN, lowest = sl_kernels_get(sl_level_best())->block_max(block_max, logits, n);
+    for (uint32_t b = 0; b < (n + SL_KEY_BLOCK - 1) / SL_KEY_BLOCK; b++)
+        highest = SL_MAX(highest, block_max[b]);
     *max = highest;
     /* a NaN's key lies outside the two infinities' */
     return lowest >= sl_float_key(-INFINITY) && highest < sl_float_key(INFINITY) && highest > sl_float_key(-INFINITY);
@@ -66,7 +56,7 @@ uint32_t sl_logits_argmax(const float *logits, uint32_t n, const int32_t *block_
     uint32_t block = 0;
     while (block_max[block] != max)
         block++;
-    uint32_t i = block * SL_CANDIDATE_BLOCK;
+    uint32_t i = block * SL_KEY_BLOCK;
     while (sl_float_key(logits[i]) != max)
         i++;
     SL_ASSERT(i < n);
@@ -141,7 +131,7 @@ static void keep_top(sl_candidates *c, bool by_weight, double limit)
 void sl_candidates_gather(sl_candidates *c, const float *logits, uint32_t n_logits, const int32_t *block_max,
                           uint32_t top_k)
 {
-    uint32_t n_blocks = (n_logits + SL_CANDIDATE_BLOCK - 1) / SL_CANDIDATE_BLOCK;
+    uint32_t n_blocks = (n_logits + SL_KEY_BLOCK - 1) / SL_KEY_BLOCK;
     int32_t bound = sl_float_key(-INFINITY) + 1;
     /* top_k blocks have a maximum of at least the top_k-th largest maximum, so the top_k-th largest logit has, too */
     if (top_k != 0 && top_k <= n_blocks)
@@ -150,8 +140,8 @@ void sl_candidates_gather(sl_candidates *c, const float *logits, uint32_t n_logi
     for (uint32_t block = 0; block < n_blocks; block++) {
         if (block_max[block] < bound)
             continue;
-        uint32_t end = SL_MIN(n_logits, (block + 1) * SL_CANDIDATE_BLOCK);
-        for (uint32_t i = block * SL_CANDIDATE_BLOCK; i < end; i++) {
+        uint32_t end = SL_MIN(n_logits, (block + 1) * SL_KEY_BLOCK);
+        for (uint32_t i = block * SL_KEY_BLOCK; i < end; i++) {
             c->id[c->n] = i;
             c->logit[c->n] = logits[i];
             c->n += sl_float_key(logits[i]) >= bound;
@@ -195,8 +185,8 @@ static double sum_weights(const float *weight, uint32_t n)
 static double sum_blocks(const sl_candidates *c)
 {
     double sum = 0;
-    for (uint32_t i = 0; i < c->n; i += SL_CANDIDATE_BLOCK)
-        sum += sum_weights(c->weight + i, SL_MIN(c->n - i, (uint32_t)SL_CANDIDATE_BLOCK));
+    for (uint32_t i = 0; i < c->n; i += SL_KEY_BLOCK)
+        sum += sum_weights(c->weight + i, SL_MIN(c->n - i, (uint32_t)SL_KEY_BLOCK));
     return sum;
 }
 
@@ -218,13 +208,13 @@ uint32_t sl_candidates_draw(const sl_candidates *c, double uniform)
 {
     double target = uniform * sum_blocks(c), sum = 0;
     uint32_t begin = 0;
-    for (; c->n - begin > SL_CANDIDATE_BLOCK; begin += SL_CANDIDATE_BLOCK) {
-        double next = sum + sum_weights(c->weight + begin, SL_CANDIDATE_BLOCK);
+    for (; c->n - begin > SL_KEY_BLOCK; begin += SL_KEY_BLOCK) {
+        double next = sum + sum_weights(c->weight + begin, SL_KEY_BLOCK);
         if (next > target)
             break;
         sum = next;
     }
-    uint32_t last = SL_MIN(c->n, begin + SL_CANDIDATE_BLOCK) - 1;
+    uint32_t last = SL_MIN(c->n, begin + SL_KEY_BLOCK) - 1;
     for (uint32_t i = begin; i < last; i++) {
         sum += (double)c->weight[i];
         if (sum > target)

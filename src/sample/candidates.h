@@ -2,9 +2,7 @@
 #ifndef SL_SAMPLE_CANDIDATES_H
 #define SL_SAMPLE_CANDIDATES_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "kernel/ops.h"
 
 /* Candidates in ascending order of token id. Arrays are the owner's, of at least the vocabulary's size. */
 typedef struct sl_candidates {
@@ -14,20 +12,7 @@ typedef struct sl_candidates {
     uint32_t n;
 } sl_candidates;
 
-/* Tokens per block of the maxima that make argmax and top-k cheap. */
-enum { SL_CANDIDATE_BLOCK = 64 };
-
-/* Order-preserving integer of a float: a < b as floats exactly when the keys compare so; both zeros share a key. */
-static inline int32_t sl_float_key(float x)
-{
-    union {
-        float f;
-        int32_t i;
-    } u = {.f = x + 0.0f};
-    return u.i ^ ((u.i >> 31) & INT32_MAX);
-}
-
-/* block_max[b] = largest key of logits[64 b .. 64 b + 63], ceil(n / 64) of them. *max = largest of all.
+/* block_max[b] = largest key of logits[64 b .. 64 b + 63], ceil(n / 64) of them, with the keys of kernel/ops.h. *max = largest of all.
  * False when a logit is NaN or +inf, or none is finite. */
 bool sl_logits_scan(const float *logits, uint32_t n, int32_t *block_max, int32_t *max);
 

@@ -72,7 +72,7 @@ static bool is_greedy(const sl_sample_params *p)
 
 static bool alloc_buffers(sl_sampler *s)
 {
-    size_t n = s->n_vocab, n_blocks = (n + SL_CANDIDATE_BLOCK - 1) / SL_CANDIDATE_BLOCK;
+    size_t n = s->n_vocab, n_blocks = (n + SL_KEY_BLOCK - 1) / SL_KEY_BLOCK;
     bool penalties = has_penalties(&s->params);
     s->block_max = calloc(n_blocks, sizeof(*s->block_max));
     s->candidates.id = calloc(n, sizeof(*s->candidates.id));

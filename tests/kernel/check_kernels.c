@@ -127,6 +127,22 @@ static void check_glu(const line *l, const sl_kernels *base, const sl_kernels *k
     }
 }
 
+static void check_block_max(const line *l, const sl_kernels *base, const sl_kernels *k)
+{
+    const float extreme[] = {0.0f, -0.0f, __builtin_inff(), -__builtin_inff(), __builtin_nanf(""), -__builtin_nanf("")};
+    for (size_t n = 1; n < most(700); n = n < 140 ? n + 1 : n + 61) {
+        pair x = pair_random(n);
+        for (size_t e = random_below(10); e < SL_COUNTOF(extreme); e++)
+            ((float *)x.a.data)[random_below((uint32_t)n)] = extreme[e];
+        memcpy(x.b.data, x.a.data, n * sizeof(float));
+        size_t bytes = (n + SL_KEY_BLOCK - 1) / SL_KEY_BLOCK * sizeof(int32_t);
+        pair y = {guarded_alloc(bytes, 0), guarded_alloc(bytes, 4)};
+        expect(base->block_max(y.a.data, x.a.data, n) == k->block_max(y.b.data, x.b.data, n), l, "lowest", n, 0);
+        pair_expect_same(&y, l, "maxima", n);
+        pair_expect_same(&x, l, "input changed", n);
+    }
+}
+
 static void check_add(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
     for (size_t n = 1; n < most(100); n++) {
@@ -166,7 +182,8 @@ static void check_rope(const line *l, const sl_kernels *base, const sl_kernels *
 static void check_kv_write(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
     for (int i = 0; i < (int)most(200); i++) {
-        sl_kv_layer layer = {(sl_kv_type)(i % SL_KV_TYPE_COUNT), 1 + random_below(3), 1 + random_below(80), NULL, NULL};
+        sl_kv_layer layer =
+            sl_kv_layer_make((sl_kv_type)(i % SL_KV_TYPE_COUNT), 1 + random_below(3), 1 + random_below(80));
         size_t n = (size_t)layer.n_kv_heads * layer.head_dim;
         pair kv = pair_random(2 * n), kp = pair_random(3 * sl_kv_k_block_bytes(&layer) / sizeof(float));
         pair vp = pair_random(3 * sl_kv_v_block_bytes(&layer) / sizeof(float));
@@ -222,7 +239,7 @@ static void check_attention_once(const line *l, const sl_kernels *base, const sl
     uint32_t kv_heads = 1 + random_below(3), group = 1 + random_below(5), n_rows = 1 + random_below(SL_ATTENTION_ROWS);
     uint32_t position = random_below(random_below(2) ? 300 : 1200), n_blocks = (position + n_rows + 15) / 16;
     uint32_t n_heads = kv_heads * group, *blocks = malloc(n_blocks * sizeof *blocks);
-    sl_kv_layer kv = {type, kv_heads, dim, NULL, NULL};
+    sl_kv_layer kv = sl_kv_layer_make(type, kv_heads, dim);
     guarded keys = guarded_alloc(n_blocks * sl_kv_k_block_bytes(&kv), 0);
     guarded values = guarded_alloc(n_blocks * sl_kv_v_block_bytes(&kv), 0);
     kv.k = keys.data, kv.v = values.data;
@@ -357,6 +374,7 @@ static const struct {
     {offsetof(sl_kernels, scale), check_scale},
     {offsetof(sl_kernels, rope), check_rope},
     {offsetof(sl_kernels, kv_write), check_kv_write},
+    {offsetof(sl_kernels, block_max), check_block_max},
     {offsetof(sl_kernels, attention), check_attention},
     {offsetof(sl_kernels, attention_merge), check_attention},
 };
@@ -385,7 +403,7 @@ static void check_tables(void)
     for (int level = 0; level < SL_LEVEL_COUNT; level++) {
         const sl_kernels *k = sl_kernels_get((sl_level)level);
         expect(k->level == (sl_level)level && k->rmsnorm && k->quantize_q8 && k->glu && k->add && k->scale && k->rope &&
-                   k->kv_write && k->attention && k->attention_merge && k->unpack_row,
+                   k->kv_write && k->block_max && k->attention && k->attention_merge && k->unpack_row,
                &table, "incomplete level", (size_t)level, 0);
         for (int i = 0; i < SL_LAYOUT_COUNT; i++)
             expect(k->matmul[i] != NULL, &table, "no matmul", (size_t)level, (size_t)i);

@@ -92,7 +92,7 @@ static void move_blocks(setup *s)
 
 static setup setup_random(sl_kv_type type, uint32_t n_positions, uint32_t n_heads, uint32_t n_kv_heads, uint32_t dim)
 {
-    setup s = {{type, n_kv_heads, dim, NULL, NULL}, NULL, NULL, NULL, NULL, n_positions, n_heads};
+    setup s = {sl_kv_layer_make(type, n_kv_heads, dim), NULL, NULL, NULL, NULL, n_positions, n_heads};
     uint32_t n_blocks = (n_positions + 15) / 16;
     size_t row = (size_t)n_kv_heads * dim, n = n_positions * row;
     s.kv.k = malloc(n_blocks * sl_kv_k_block_bytes(&s.kv));

@@ -154,3 +154,20 @@ void SL_REF(sl_rope)(float *x, uint32_t n_heads, uint32_t head_dim, const float 
             rotate(x + h * head_dim, 1, n_pairs, cos_sin, cos_sin + n_pairs, n_pairs);
     }
 }
+
+int32_t SL_REF(sl_block_max)(int32_t *out, const float *x, size_t n)
+{
+    int32_t lowest = INT32_MAX;
+    for (size_t begin = 0; begin < n; begin += SL_KEY_BLOCK) {
+        size_t n_block = n - begin < SL_KEY_BLOCK ? n - begin : SL_KEY_BLOCK;
+        int32_t low = INT32_MAX, high = INT32_MIN;
+        for (size_t i = 0; i < n_block; i++) {
+            int32_t key = sl_float_key(x[begin + i]);
+            low = low < key ? low : key;
+            high = high > key ? high : key;
+        }
+        out[begin / SL_KEY_BLOCK] = high;
+        lowest = lowest < low ? lowest : low;
+    }
+    return lowest;
+}
