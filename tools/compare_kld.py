@@ -34,8 +34,8 @@ def output_of(command, env=None):
 def ours(options, model):
     command = [options.sluice, "eval", "ppl", "-m", model, "-f", options.text, "--ctx", options.ctx, "--limit-tokens",
                options.tokens, "--against", "exact", "--json", "--threads", options.threads]
-    if options.cpu:
-        command += ["--cpu", options.cpu]
+    if options.level:
+        command += ["--level", options.level]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
@@ -72,7 +72,7 @@ def main():
     parser.add_argument("--tokens", type=int, default=8000, help="only the first N tokens (default %(default)s)")
     parser.add_argument("--ctx", type=int, default=512, help="tokens of a window (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cpu", help="sluice's level (default: the best)")
+    parser.add_argument("--level", help="sluice's level (default: the best)")
     parser.add_argument("--limit", type=float, default=1.1, help="largest ratio that passes (default %(default)s)")
     parser.add_argument("--work", type=Path, help="folder for the float32 model and the base's logits (default: "
                         "a temporary one)")

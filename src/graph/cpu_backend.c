@@ -190,13 +190,15 @@ static size_t count_pieces(size_t n, size_t least, size_t wanted)
  * since a piece begins with work on each of its rows and then on each of its panels; few rows by panels. */
 static void run_matmul(sl_context *context, const sl_step *step, int index)
 {
-    enum { LEAST_ROWS = 120, LEAST_PAIRS = 2, MANY_ROWS = 32 };
+    enum { LEAST_ROWS = 120, LEAST_PAIRS = 2 };
     const sl_graph *graph = &context->plan->graph;
     size_t n_rows = domain_rows(context, step->domain), n_panels = 0;
     for (int i = step->begin; i < step->end; i++)
         n_panels += graph->weights[graph->nodes[i].weight].weight.n_panels;
     size_t n_threads = (size_t)sl_threads_count(context->pool), n_pairs = (n_panels + 1) / 2; /* kernels take pairs */
-    size_t wanted = n_threads == 1 ? 1 : n_rows < MANY_ROWS || n_rows >= 2 * LEAST_ROWS ? 4 * n_threads : 2 * n_threads;
+    size_t wanted = n_threads == 1                                             ? 1
+                    : n_rows < SL_MATMUL_MANY_ROWS || n_rows >= 2 * LEAST_ROWS ? 4 * n_threads
+                                                                               : 2 * n_threads;
     size_t by_row = count_pieces(n_rows, LEAST_ROWS, wanted);
     size_t by_panel = by_row >= 2 * n_threads ? 1 : count_pieces(n_pairs, LEAST_PAIRS, wanted / by_row);
     for (size_t piece; (piece = take_piece(context, step)) < by_row * by_panel;) {

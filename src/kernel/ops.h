@@ -103,7 +103,8 @@ typedef struct sl_matmul {
     const float *bias; /* n_rows, or NULL; added last */
     void *scratch;     /* SL_MATMUL_SCRATCH_BYTES, 64-byte aligned, of this worker alone */
 } sl_matmul;
-enum { SL_MATMUL_SCRATCH_BYTES = 1 << 20 };
+/* From so many rows on a kernel may begin with work on each of its rows: those who cut a matmul up keep pieces large. */
+enum { SL_MATMUL_SCRATCH_BYTES = 1 << 20, SL_MATMUL_MANY_ROWS = 32 };
 typedef void sl_matmul_fn(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin,
                           size_t panel_end);
 

@@ -1,4 +1,4 @@
-/* What splits of a row's positions come to together; the order of the operations stands at sl_attention in
+/* Shared by all attention kernels: which positions a row sees, and what splits of them come to together; the order of the operations stands at sl_attention in
  * kernel/ops.h. The total's acc is the row's place in `out` itself. */
 #ifndef SL_KERNEL_REF_ATTENTION_MERGE_H
 #define SL_KERNEL_REF_ATTENTION_MERGE_H
@@ -14,6 +14,26 @@ SL_INLINE seen_range row_sees(const sl_attention *args, const sl_attention_tile 
 {
     size_t end = (size_t)tile->position + row + 1, window = args->window;
     return (seen_range){window && end > window ? end - window : 0, end};
+}
+
+/* Positions of a chunk, as offsets in it; empty when begin == end. */
+typedef struct span {
+    size_t begin, end;
+} span;
+
+/* What a row sees of the chunk that begins at a position. */
+SL_INLINE span sees_in_chunk(const sl_attention *args, const sl_attention_tile *tile, size_t row, size_t chunk_begin)
+{
+    seen_range seen = row_sees(args, tile, row);
+    size_t begin = seen.begin > chunk_begin ? seen.begin - chunk_begin : 0;
+    size_t end = seen.end > chunk_begin ? seen.end - chunk_begin : 0;
+    end = end < SL_KV_CHUNK ? end : SL_KV_CHUNK;
+    return begin < end ? (span){begin, end} : (span){0, 0};
+}
+
+SL_INLINE size_t align16(size_t n)
+{
+    return (n + LANES - 1) / LANES * LANES;
 }
 
 /* Adds a split's (max, sum, acc) to the total of one row and head. */

@@ -23,25 +23,6 @@ typedef struct work {
     float *v;                    /* [64][padded] of the chunk */
 } work;
 
-/* Visible positions of a row inside a chunk, as offsets in it; empty when begin == end. */
-typedef struct span {
-    size_t begin, end;
-} span;
-
-static span visible(const work *w, size_t row, size_t chunk_begin)
-{
-    seen_range seen = row_sees(w->args, w->tile, row);
-    size_t begin = seen.begin > chunk_begin ? seen.begin - chunk_begin : 0;
-    size_t end = seen.end > chunk_begin ? seen.end - chunk_begin : 0;
-    end = end < SL_KV_CHUNK ? end : SL_KV_CHUNK;
-    return begin < end ? (span){begin, end} : (span){0, 0};
-}
-
-static size_t align16(size_t n)
-{
-    return (n + LANES - 1) / LANES * LANES;
-}
-
 static void work_init(work *w, const sl_attention *args, const sl_attention_tile *tile, size_t kv_head, float *scratch)
 {
     size_t dim = args->kv.head_dim, n_heads = args->n_heads / args->kv.n_kv_heads, n = n_heads * tile->n_rows;
@@ -247,7 +228,7 @@ static void add_chunk(const work *w, size_t chunk_begin)
     size_t n_rows = w->tile->n_rows;
     span all = {SL_KV_CHUNK, 0};
     for (size_t r = 0; r < n_rows; r++) {
-        span seen = visible(w, r, chunk_begin);
+        span seen = sees_in_chunk(w->args, w->tile, r, chunk_begin);
         if (seen.begin < seen.end) {
             all.begin = seen.begin < all.begin ? seen.begin : all.begin;
             all.end = seen.end > all.end ? seen.end : all.end;
@@ -258,9 +239,9 @@ static void add_chunk(const work *w, size_t chunk_begin)
     load_chunk(w, chunk_begin, all);
     score_chunk(w);
     for (size_t r = 0, next; r < n_rows; r = next) {
-        span seen = visible(w, r, chunk_begin);
+        span seen = sees_in_chunk(w->args, w->tile, r, chunk_begin);
         for (next = r + 1; next < n_rows; next++) {
-            span other = visible(w, next, chunk_begin);
+            span other = sees_in_chunk(w->args, w->tile, next, chunk_begin);
             if (other.begin != seen.begin || other.end != seen.end)
                 break;
         }

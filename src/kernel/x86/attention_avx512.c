@@ -25,25 +25,6 @@ typedef struct work {
     float *v;                    /* [64][padded] of the chunk */
 } work;
 
-/* Positions of a chunk, as offsets in it; empty when begin == end. */
-typedef struct span {
-    size_t begin, end;
-} span;
-
-static span visible(const work *w, size_t row, size_t chunk_begin)
-{
-    seen_range seen = row_sees(w->args, w->tile, row);
-    size_t begin = seen.begin > chunk_begin ? seen.begin - chunk_begin : 0;
-    size_t end = seen.end > chunk_begin ? seen.end - chunk_begin : 0;
-    end = end < SL_KV_CHUNK ? end : SL_KV_CHUNK;
-    return begin < end ? (span){begin, end} : (span){0, 0};
-}
-
-SL_INLINE size_t align16(size_t n)
-{
-    return (n + LANES - 1) / LANES * LANES;
-}
-
 /* ---- register tiles ---- */
 
 /* acc[r][j] = fma(w[c][j], x[r][c], acc[r][j]), c = 0, 1, … n - 1; r < rows, j < groups of 16 lanes, both constants where
@@ -354,10 +335,10 @@ static query_block query_block_of(const work *w, size_t first, size_t n, size_t 
 {
     query_block b = {.first = first, .n = n};
     size_t row = first / w->n_heads, next_row = (row + 1) * w->n_heads - first;
-    span seen = visible(w, row, chunk_begin);
+    span seen = sees_in_chunk(w->args, w->tile, row, chunk_begin);
     for (size_t i = 0; i < n; i++) {
         if (i == next_row) {
-            seen = visible(w, ++row, chunk_begin);
+            seen = sees_in_chunk(w->args, w->tile, ++row, chunk_begin);
             next_row += w->n_heads;
         }
         b.seen[i] = seen;
@@ -446,14 +427,15 @@ static void add_values(const work *w, const query_block *b)
 static void add_chunk(const work *w, size_t chunk_begin)
 {
     size_t n_rows = w->tile->n_rows, first = 0, end = n_rows;
-    while (first < n_rows && visible(w, first, chunk_begin).end == 0)
+    while (first < n_rows && sees_in_chunk(w->args, w->tile, first, chunk_begin).end == 0)
         first++;
-    while (end > first && visible(w, end - 1, chunk_begin).end == 0)
+    while (end > first && sees_in_chunk(w->args, w->tile, end - 1, chunk_begin).end == 0)
         end--;
     if (first == end)
         return;
     const uint32_t *blocks = w->tile->blocks + chunk_begin / SL_KV_BLOCK;
-    const span seen = {visible(w, first, chunk_begin).begin, visible(w, end - 1, chunk_begin).end};
+    const span seen = {sees_in_chunk(w->args, w->tile, first, chunk_begin).begin,
+                       sees_in_chunk(w->args, w->tile, end - 1, chunk_begin).end};
     const size_t query = first * w->n_heads, n = end * w->n_heads - query;
     const size_t n_blocks = (n + QUERY_BLOCK - 1) / QUERY_BLOCK;
     load_keys(w, blocks, seen);

@@ -37,10 +37,8 @@ typedef struct sl_vnni_group {
 /* Unpacks groups [first, first + n) of a panel. */
 typedef void sl_vnni_unpack_fn(const void *panel, size_t first, size_t n, sl_vnni_group *out);
 
-/* Fewer rows than this are left to the kernels that unpack on the fly. */
-enum { SL_VNNI_MANY_ROWS = 32 };
-
-/* sl_matmul_fn for a layout given by its form, offset and unpacker; at least SL_VNNI_MANY_ROWS rows. */
+/* sl_matmul_fn for a layout given by its form, offset and unpacker; at least SL_MATMUL_MANY_ROWS rows; fewer are left
+ * to the kernels that unpack on the fly. */
 void sl_vnni_matmul_many(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
                          sl_vnni_form form, int offset, sl_vnni_unpack_fn *unpack);
 

@@ -1,5 +1,4 @@
-/* What AVX-512 without VNNI does at most with whole bytes: products in pairs, pairs of those, and the sum, exact as long as neither
- * operand's magnitude exceeds 128 in both of a pair. (4-bit weights let sums stay in 16 bits, and can go beyond.) */
+/* What AVX-512 without VNNI does at most with whole bytes, as peak_avx2.c says. */
 #include "kernel/peak.h"
 
 #include <immintrin.h>

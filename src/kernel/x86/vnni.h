@@ -318,7 +318,7 @@ SL_INLINE void unpack_groups(const layout *lay, const void *panel, size_t first,
 SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
                       const layout *lay, sl_vnni_unpack_fn *unpack)
 {
-    if (row_end - row_begin >= SL_VNNI_MANY_ROWS) {
+    if (row_end - row_begin >= SL_MATMUL_MANY_ROWS) {
         int offset = lay->form == SL_VNNI_SCALED ? SL_VNNI_SCALED_OFFSET : lay->offset;
         sl_vnni_matmul_many(args, row_begin, row_end, panel_begin, panel_end, lay->form, offset, unpack);
         return;
