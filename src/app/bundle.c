@@ -8,6 +8,7 @@
 struct sl_bundle {
     sl_gguf *gguf;
     sl_vocab *vocab;
+    sl_token_bytes token_bytes;
     sl_template *chat; /* NULL: none that can be used */
     sl_err chat_error; /* why there is none */
     sl_threads *threads;
@@ -77,6 +78,15 @@ static sl_status find_stop_tokens(sl_bundle *bundle, sl_err *err)
     return SL_OK;
 }
 
+static void make_token_bytes(sl_bundle *bundle)
+{
+    sl_token_bytes *table = &bundle->token_bytes;
+    table->n_tokens = sl_vocab_n_tokens(bundle->vocab);
+    sl_vocab_all_bytes(bundle->vocab, &table->bytes, &table->offsets);
+    for (uint32_t i = 0; i < table->n_tokens; i++)
+        table->longest = SL_MAX(table->longest, table->offsets[i + 1] - table->offsets[i]);
+}
+
 static sl_status open_model(sl_bundle *bundle, const sl_bundle_options *options, sl_err *err)
 {
     sl_model_options model = options->model;
@@ -97,6 +107,7 @@ static sl_status open_parts(sl_bundle *bundle, const char *path, const sl_bundle
 {
     SL_TRY(sl_gguf_open(path, options->flags & SL_BUNDLE_TEXT_ONLY ? SL_GGUF_HEADER_ONLY : 0, &bundle->gguf, err));
     SL_TRY(sl_gguf_vocab_open(bundle->gguf, &bundle->vocab, err));
+    make_token_bytes(bundle);
     open_template(bundle);
     SL_TRY(find_stop_tokens(bundle, err));
     if (options->flags & SL_BUNDLE_TEXT_ONLY)
@@ -190,6 +201,11 @@ sl_status sl_bundle_text_tokens(const sl_bundle *bundle, const char *text, size_
 {
     sl_span span = {.bytes = text, .n_bytes = n_bytes, .trusted = false};
     return sl_tokenize(bundle->vocab, &span, 1, SL_TOKENIZE_ADD_SPECIAL, out, err);
+}
+
+const sl_token_bytes *sl_bundle_token_bytes(const sl_bundle *bundle)
+{
+    return &bundle->token_bytes;
 }
 
 size_t sl_bundle_stop_tokens(const sl_bundle *bundle, const uint32_t **ids)

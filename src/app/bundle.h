@@ -43,6 +43,10 @@ SL_WARN_UNUSED sl_status sl_bundle_chat_tokens(const sl_bundle *bundle, const sl
 SL_WARN_UNUSED sl_status sl_bundle_text_tokens(const sl_bundle *bundle, const char *text, size_t n_bytes,
                                                sl_tokens *out, sl_err *err);
 
+/* What each token writes, for sl_engine_options.token_bytes: as the detokenizer writes it inside a text, control tokens
+ * nothing. The bundle's. */
+const sl_token_bytes *sl_bundle_token_bytes(const sl_bundle *bundle);
+
 /* Ids of all tokens that end an answer; *ids is owned by the bundle. */
 size_t sl_bundle_stop_tokens(const sl_bundle *bundle, const uint32_t **ids);
 

@@ -151,8 +151,8 @@ sl_status sl_engine_submit(sl_engine *e, const sl_request *request, uint64_t *id
 {
     SL_TRY(check_request(e, request, err));
     sl_sequence *s;
-    SL_TRY(sl_sequence_open(request, sl_model_get_info(e->model)->n_vocab, e->options.context, e->plan->n_groups, &s,
-                            err));
+    SL_TRY(sl_sequence_open(request, e->options.token_bytes, sl_model_get_info(e->model)->n_vocab, e->options.context,
+                            e->plan->n_groups, &s, err));
     s->id = ++e->last_id;
     s->submitted_us = -1;
     sl_sequence **tail = &e->waiting;

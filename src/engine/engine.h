@@ -3,6 +3,7 @@
 #ifndef SL_ENGINE_ENGINE_H
 #define SL_ENGINE_ENGINE_H
 
+#include "engine/stop.h"
 #include "graph/backend.h"
 #include "model/model.h"
 #include "sample/sampler.h"
@@ -15,6 +16,8 @@ typedef struct sl_engine_options {
     uint32_t n_sequences;  /* KV memory is sized for this many sequences of `context` tokens; 0 = 1 */
     uint32_t logit_rows;   /* most rows a step computes logits for; 0 = 32 */
     uint64_t shuffle_seed; /* not 0: physical KV blocks are handed out in a random order (tests) */
+    /* NULL: no stop strings, and events without bytes. It must outlive the engine. */
+    const sl_token_bytes *token_bytes;
 } sl_engine_options;
 
 /* Memory an engine takes, by the arithmetic that also sizes it (`sluice info` prints it). */
@@ -37,8 +40,8 @@ void sl_engine_set_profile(sl_engine *engine, const sl_profile *profile);
 uint32_t sl_engine_context(const sl_engine *engine);
 
 typedef enum sl_finish {
-    SL_FINISH_STOP,      /* a stop token; it is not among the emitted tokens */
-    SL_FINISH_LENGTH,    /* max_tokens or the context is used up */
+    SL_FINISH_STOP,   /* a stop token, which is not among the emitted tokens, or a stop string, whose last token is */
+    SL_FINISH_LENGTH, /* max_tokens or the context is used up */
     SL_FINISH_CANCELLED, /* sl_engine_cancel */
     SL_FINISH_ERROR,     /* see the event's error; the other sequences go on */
 } sl_finish;
@@ -50,7 +53,12 @@ typedef struct sl_event {
     uint64_t request;
     sl_event_kind kind;
     sl_sampled sampled; /* TOKEN */
-    sl_finish finish;   /* FINISHED, and what follows */
+    /* Bytes to show from now on, valid during the call: TOKEN as far as no stop string may still take them in, FINISHED
+     * the rest. Not cut at characters. All of a request's events together give the answer without its stop string. */
+    const char *bytes;
+    uint32_t n_bytes;
+    sl_finish finish;    /* FINISHED, and what follows */
+    int32_t stop_string; /* FINISHED: index of the stop string that ended the answer; -1: none did */
     sl_err error;
     uint32_t n_prompt, n_generated;
     uint32_t n_cached;  /* prompt tokens whose KV was there already */
@@ -70,7 +78,8 @@ typedef struct sl_request {
     uint32_t max_tokens;         /* to generate; 0 = score the prompt only */
     const uint32_t *stop_tokens; /* copied; none = generate until max_tokens */
     size_t n_stop_tokens;
-    sl_sample_params sampling; /* its bias array is copied */
+    sl_bytes_list stop_strings; /* copied; see engine/stop.h. Needs the engine's token_bytes */
+    sl_sample_params sampling;  /* its bias array is copied */
     sl_event_fn *on_event;
     sl_logits_fn *on_logits; /* not NULL: called for every prompt position from score_from on, in order */
     uint32_t score_from;

@@ -37,8 +37,8 @@ static bool make_tables(sl_sequence *s, uint32_t capacity, int n_groups)
     return true;
 }
 
-sl_status sl_sequence_open(const sl_request *request, uint32_t n_vocab, uint32_t context, int n_groups,
-                           sl_sequence **out, sl_err *err)
+sl_status sl_sequence_open(const sl_request *request, const sl_token_bytes *token_bytes, uint32_t n_vocab,
+                           uint32_t context, int n_groups, sl_sequence **out, sl_err *err)
 {
     sl_sequence *s = calloc(1, sizeof *s);
     if (!s)
@@ -46,6 +46,7 @@ sl_status sl_sequence_open(const sl_request *request, uint32_t n_vocab, uint32_t
     s->request = *request;
     s->request.max_tokens = SL_MIN(request->max_tokens, context - (uint32_t)request->n_prompt);
     s->request.stop_tokens = NULL;
+    s->request.stop_strings = (sl_bytes_list){0}; /* stop has its own copy */
     s->request.sampling.bias = NULL;
     uint32_t capacity = (uint32_t)request->n_prompt + s->request.max_tokens;
     sl_status status = SL_OK;
@@ -53,6 +54,8 @@ sl_status sl_sequence_open(const sl_request *request, uint32_t n_vocab, uint32_t
         status = sl_err_set(err, SL_ERR_NOMEM, "no memory for a request of %u tokens", capacity);
     if (status == SL_OK)
         status = sl_sampler_open(&s->request.sampling, n_vocab, &s->sampler, err);
+    if (status == SL_OK)
+        status = sl_stop_open(&request->stop_strings, token_bytes, &s->stop, err);
     if (status != SL_OK) {
         sl_sequence_close(s);
         return status;
@@ -68,6 +71,7 @@ void sl_sequence_close(sl_sequence *s)
     if (!s)
         return;
     sl_sampler_close(s->sampler);
+    sl_stop_close(s->stop);
     free((void *)(uintptr_t)s->request.stop_tokens);
     free((void *)(uintptr_t)s->request.sampling.bias);
     free(s->tokens);

@@ -11,6 +11,7 @@ typedef struct sl_sequence {
     uint64_t id;
     sl_request request; /* prompt, stop tokens and bias point into this sequence's own memory */
     sl_sampler *sampler;
+    sl_stop *stop;             /* NULL without token bytes */
     uint32_t *tokens;          /* prompt, then what was generated */
     uint32_t n_tokens, n_done; /* n_done: positions whose KV is written */
     uint32_t n_generated;
@@ -25,9 +26,11 @@ typedef struct sl_sequence {
 
 #define SL_NO_BLOCK UINT32_MAX
 
-/* Copies the request into a new sequence with a sampler that has seen the prompt. SL_ERR_NOMEM, SL_ERR_ARGUMENT. */
-SL_WARN_UNUSED sl_status sl_sequence_open(const sl_request *request, uint32_t n_vocab, uint32_t context, int n_groups,
-                                          sl_sequence **out, sl_err *err);
+/* Copies the request into a new sequence with a sampler that has seen the prompt. SL_ERR_NOMEM, and the errors of
+ * sl_sampler_open and sl_stop_open. */
+SL_WARN_UNUSED sl_status sl_sequence_open(const sl_request *request, const sl_token_bytes *token_bytes,
+                                          uint32_t n_vocab, uint32_t context, int n_groups, sl_sequence **out,
+                                          sl_err *err);
 void sl_sequence_close(sl_sequence *sequence);
 
 /* Most positions the sequence will ever hold. */

@@ -101,13 +101,15 @@ static bool is_stop(const sl_sequence *s, uint32_t token)
     return false;
 }
 
-static void emit_token(sl_sequence *s, const sl_sampled *sampled)
+static void emit_token(sl_sequence *s, const sl_sampled *sampled, sl_bytes visible)
 {
     if (!s->request.on_event)
         return;
     sl_event event = {.request = s->id,
                       .kind = SL_EVENT_TOKEN,
                       .sampled = *sampled,
+                      .bytes = visible.bytes,
+                      .n_bytes = (uint32_t)visible.n_bytes,
                       .n_prompt = (uint32_t)s->request.n_prompt,
                       .n_generated = s->n_generated};
     s->request.on_event(s->request.user, &event);
@@ -132,8 +134,12 @@ static void sample_row(sl_sequence *s, const float *logits, int64_t now_us)
     sl_sampler_accept(s->sampler, sampled.token, true);
     s->tokens[s->n_tokens++] = sampled.token;
     s->n_generated++;
-    emit_token(s, &sampled);
-    if (s->n_generated == s->request.max_tokens)
+    sl_bytes visible;
+    bool stopped = sl_stop_push(s->stop, sampled.token, true, &visible);
+    emit_token(s, &sampled, visible);
+    if (stopped)
+        finish(s, SL_FINISH_STOP);
+    else if (s->n_generated == s->request.max_tokens)
         finish(s, SL_FINISH_LENGTH);
 }
 
@@ -171,9 +177,14 @@ static void emit_finished(sl_sequence *s)
 {
     if (!s->request.on_event)
         return;
+    sl_bytes visible;
+    sl_stop_finish(s->stop, &visible);
     sl_event event = {.request = s->id,
                       .kind = SL_EVENT_FINISHED,
+                      .bytes = visible.bytes,
+                      .n_bytes = (uint32_t)visible.n_bytes,
                       .finish = s->finish,
+                      .stop_string = sl_stop_matched(s->stop),
                       .error = s->error,
                       .n_prompt = (uint32_t)s->request.n_prompt,
                       .n_generated = s->n_generated,

@@ -18,6 +18,16 @@ void sl_detok_free(sl_detok *detok)
     *detok = (sl_detok){0};
 }
 
+/* Takes off the space that the tokenizer put before what comes *at_start. */
+static sl_bytes drop_space(sl_bytes text, bool *at_start)
+{
+    if (text.n_bytes == 0 || !*at_start)
+        return text;
+    *at_start = false;
+    size_t n_off = text.bytes[0] == ' ';
+    return (sl_bytes){text.bytes + n_off, text.n_bytes - n_off};
+}
+
 /* What a token adds to a text. *at_start: the tokenizer put a space before what comes here; it is taken off again. */
 static sl_bytes token_text(const sl_vocab *vocab, uint32_t token, uint32_t flags, bool *at_start)
 {
@@ -27,14 +37,7 @@ static sl_bytes token_text(const sl_vocab *vocab, uint32_t token, uint32_t flags
         *at_start = sl_vocab_adds_space_prefix(vocab);
         return type == SL_TOKEN_CONTROL && (flags & SL_DETOK_SPECIAL) ? sl_vocab_stored_text(vocab, token) : text;
     }
-    if (text.n_bytes && *at_start) {
-        *at_start = false;
-        if (text.bytes[0] == ' ') {
-            text.bytes++;
-            text.n_bytes--;
-        }
-    }
-    return text;
+    return drop_space(text, at_start);
 }
 
 static sl_status reserve(sl_detok *detok, size_t n_bytes, sl_err *err)
@@ -61,12 +64,12 @@ static size_t ill_formed_length(const char *bytes, size_t n_bytes)
     return length;
 }
 
-sl_status sl_detok_push(sl_detok *detok, uint32_t token, sl_bytes *out, sl_err *err)
+/* text and what is held: *out = as much of it as is complete. */
+static sl_status push(sl_detok *detok, sl_bytes text, sl_bytes *out, sl_err *err)
 {
     /* Held bytes and new ones together, at the end of the buffer; what is complete is written from its beginning, where
      * each byte may grow to a U+FFFD of three. */
     *out = (sl_bytes){"", 0};
-    sl_bytes text = token_text(detok->vocab, token, detok->flags, &detok->at_start);
     size_t n_in = detok->n_held + text.n_bytes, n_out = 0;
     SL_TRY(reserve(detok, 4 * n_in + 1, err));
     char *in = detok->buffer + 3 * n_in;
@@ -86,6 +89,16 @@ sl_status sl_detok_push(sl_detok *detok, uint32_t token, sl_bytes *out, sl_err *
     }
     *out = (sl_bytes){detok->buffer, n_out};
     return SL_OK;
+}
+
+sl_status sl_detok_push(sl_detok *detok, uint32_t token, sl_bytes *out, sl_err *err)
+{
+    return push(detok, token_text(detok->vocab, token, detok->flags, &detok->at_start), out, err);
+}
+
+sl_status sl_detok_push_bytes(sl_detok *detok, sl_bytes text, sl_bytes *out, sl_err *err)
+{
+    return push(detok, drop_space(text, &detok->at_start), out, err);
 }
 
 sl_status sl_detok_finish(sl_detok *detok, sl_bytes *out, sl_err *err)

@@ -26,6 +26,9 @@ void sl_detok_free(sl_detok *detok);
  * Bytes that can never become a character turn into U+FFFD. */
 SL_WARN_UNUSED sl_status sl_detok_push(sl_detok *detok, uint32_t token, sl_bytes *out, sl_err *err);
 
+/* The same for the bytes of one or more ordinary tokens, as an engine's events bring them; no flags apply. */
+SL_WARN_UNUSED sl_status sl_detok_push_bytes(sl_detok *detok, sl_bytes text, sl_bytes *out, sl_err *err);
+
 /* Ends the stream: what is still held back comes out as U+FFFD. */
 SL_WARN_UNUSED sl_status sl_detok_finish(sl_detok *detok, sl_bytes *out, sl_err *err);
 

@@ -372,6 +372,12 @@ sl_bytes sl_vocab_bytes(const sl_vocab *vocab, uint32_t token)
     return text_at(vocab, &vocab->bytes, token);
 }
 
+void sl_vocab_all_bytes(const sl_vocab *vocab, const char **bytes, const uint32_t **offsets)
+{
+    *bytes = vocab->bytes.bytes;
+    *offsets = vocab->bytes.offsets;
+}
+
 int64_t sl_vocab_find(const sl_vocab *vocab, sl_bytes text)
 {
     uint32_t id = sl_text_index_find(&vocab->by_stored, text.bytes, text.n_bytes);

@@ -2,12 +2,8 @@
 #ifndef SL_TEXT_VOCAB_H
 #define SL_TEXT_VOCAB_H
 
+#include "base/bytes.h"
 #include "base/status.h"
-
-typedef struct sl_bytes {
-    const char *bytes;
-    size_t n_bytes;
-} sl_bytes;
 
 typedef enum sl_vocab_kind {
     SL_VOCAB_BPE, /* byte-level BPE with ranked merges (GGUF "gpt2") */
@@ -64,6 +60,9 @@ sl_token_type sl_vocab_type(const sl_vocab *vocab, uint32_t token);
 sl_bytes sl_vocab_stored_text(const sl_vocab *vocab, uint32_t token);
 /* Bytes the token stands for in a text (" the", "\n"). Control tokens have none here. Empty for an id out of range. */
 sl_bytes sl_vocab_bytes(const sl_vocab *vocab, uint32_t token);
+/* The same of all tokens: token i stands for (*bytes)[(*offsets)[i] .. (*offsets)[i + 1]); both arrays are the
+ * vocabulary's. */
+void sl_vocab_all_bytes(const sl_vocab *vocab, const char **bytes, const uint32_t **offsets);
 /* Id of the token whose stored text equals text; -1 when there is none. */
 int64_t sl_vocab_find(const sl_vocab *vocab, sl_bytes text);
 

@@ -20,6 +20,7 @@ typedef struct {
     uint32_t disabled_passes;
     const char *const *taps;
     size_t n_taps;
+    bool with_bytes; /* events bring bytes */
 } run_setup;
 
 typedef struct {
@@ -52,7 +53,8 @@ static inline run_model run_open(const run_setup *setup)
     sl_engine_options engine = {.context = setup->context,
                                 .chunk = setup->chunk,
                                 .n_sequences = setup->n_sequences,
-                                .shuffle_seed = setup->shuffle_seed};
+                                .shuffle_seed = setup->shuffle_seed,
+                                .token_bytes = setup->with_bytes ? sl_bundle_token_bytes(run.bundle) : NULL};
     run_require(sl_engine_open(sl_bundle_model(run.bundle), &engine, sl_bundle_threads(run.bundle), &run.engine, &err),
                 &err);
     return run;

@@ -328,8 +328,9 @@ static void test_missing_bytes(void **state)
     sl_vocab_close(vocab);
 }
 
-/* Pushes the tokens one by one: each piece is whole characters, and together they are the text. */
-static void check_stream(const sl_vocab *vocab, const char *in, size_t n_in, const char *expected, size_t n_expected)
+/* Pushes the tokens, or their bytes, one by one: each piece is whole characters, and together they are the text. */
+static void check_stream_of(const sl_vocab *vocab, const char *in, size_t n_in, bool by_bytes, const char *expected,
+                            size_t n_expected)
 {
     sl_tokens tokens = tokenize(vocab, in, n_in, false, 0);
     sl_detok detok;
@@ -340,7 +341,9 @@ static void check_stream(const sl_vocab *vocab, const char *in, size_t n_in, con
     assert_non_null(all);
     sl_detok_init(&detok, vocab, 0);
     for (size_t i = 0; i <= tokens.n; i++) {
-        if (i < tokens.n)
+        if (i < tokens.n && by_bytes)
+            assert_int_equal(sl_detok_push_bytes(&detok, sl_vocab_bytes(vocab, tokens.ids[i]), &piece, &err), SL_OK);
+        else if (i < tokens.n)
             assert_int_equal(sl_detok_push(&detok, tokens.ids[i], &piece, &err), SL_OK);
         else
             assert_int_equal(sl_detok_finish(&detok, &piece, &err), SL_OK);
@@ -354,6 +357,12 @@ static void check_stream(const sl_vocab *vocab, const char *in, size_t n_in, con
     sl_detok_free(&detok);
     sl_tokens_free(&tokens);
     free(all);
+}
+
+static void check_stream(const sl_vocab *vocab, const char *in, size_t n_in, const char *expected, size_t n_expected)
+{
+    check_stream_of(vocab, in, n_in, false, expected, n_expected);
+    check_stream_of(vocab, in, n_in, true, expected, n_expected);
 }
 
 static void test_stream(void **state)
