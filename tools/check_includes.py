@@ -21,7 +21,7 @@ FOREIGN = {
     r"pcre2\.h": {"text"},
     r"utf8proc\.h": {"text"},
     r"jansson\.h": {"file", "text", "sample", "compress", "tune", "app", "serve", "cli"},
-    r"openssl/.*": {"file", "app", "serve", "cli"},
+    r"openssl/.*": {"file", "engine", "app", "serve", "cli"},
     r"zip\.h|zlib\.h|curl/.*": {"file"},
     r"editline/.*|histedit\.h": {"cli"},
     r"sqlite3\.h": {"app", "serve"},

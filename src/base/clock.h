@@ -8,4 +8,7 @@
 int64_t sl_clock_us(void);
 int64_t sl_clock_ns(void);
 
+/* A clock that is passed in: microseconds, never backwards. */
+typedef int64_t sl_clock_fn(void *user);
+
 #endif

@@ -144,13 +144,15 @@ static sl_status open_engine(sl_bench *bench, sl_bench_task *task, sl_err *err)
     sl_engine_options options = {
         .n_sequences = task->n_seqs,
         .chunk = bench->chunk,
+        .no_prefix_cache = true, /* each repetition computes its prompts */
         .context = task->n_prompt + task->n_decode + mixed_steps(bench, task) + 2,
     };
     uint32_t longest = sl_model_get_info(model)->context_length;
     if (options.context > longest)
         SL_FAIL(err, SL_ERR_LIMIT, "%s of %u and %u tokens does not fit into the %u that this model was made for",
                 task->name, task->n_prompt, task->n_decode, longest);
-    return sl_engine_open(model, &options, sl_bundle_threads(bench->bundle), &task->engine, err);
+    sl_engine_model engine_model = sl_engine_model_of(model);
+    return sl_engine_open(&engine_model, &options, sl_bundle_threads(bench->bundle), &task->engine, err);
 }
 
 /* The work of the task's measured part. Every weight of a matmul takes a multiplication and an addition for each token;

@@ -64,7 +64,8 @@ static sl_status open_scorer(const sl_args *args, const char *level, uint32_t co
         SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", context,
                 longest);
     sl_engine_options options = {.context = context, .n_sequences = 1, .logit_rows = LOGIT_ROWS};
-    SL_TRY(sl_engine_open(model, &options, sl_bundle_threads(scorer->bundle), &scorer->engine, err));
+    sl_engine_model engine_model = sl_engine_model_of(model);
+    SL_TRY(sl_engine_open(&engine_model, &options, sl_bundle_threads(scorer->bundle), &scorer->engine, err));
     scorer->n_vocab = sl_model_get_info(model)->n_vocab;
     scorer->rows = malloc(LOGIT_ROWS * scorer->n_vocab * sizeof(*scorer->rows));
     if (scorer->rows == NULL)

@@ -269,7 +269,8 @@ static sl_status open_model(const sl_args *args, facts *subject, const sl_bundle
         return SL_OK;
     subject->engine.n_sequences = (uint32_t)sl_args_uint(args, "sequences");
     subject->engine.context = (uint32_t)sl_args_uint(args, "length");
-    return sl_engine_measure(subject->model, &subject->engine, sl_threads_count(subject->pool), &subject->memory, err);
+    sl_engine_model model = sl_engine_model_of(subject->model);
+    return sl_engine_measure(&model, &subject->engine, sl_threads_count(subject->pool), &subject->memory, err);
 }
 
 /* Opens the file; of one that is cut short, what there is. */

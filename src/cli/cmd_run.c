@@ -160,7 +160,8 @@ static sl_status open_engine(const sl_args *args, const sl_bundle *bundle, sl_en
     if (options.context > longest)
         SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", options.context,
                 longest);
-    return sl_engine_open(sl_bundle_model(bundle), &options, sl_bundle_threads(bundle), out, err);
+    sl_engine_model model = sl_engine_model_of(sl_bundle_model(bundle));
+    return sl_engine_open(&model, &options, sl_bundle_threads(bundle), out, err);
 }
 
 /* Opens model and engine and answers text, or chats when text.bytes is NULL. */

@@ -13,9 +13,13 @@ static uint64_t next_random(uint64_t *state)
 
 sl_status sl_blocks_open(sl_blocks *blocks, uint32_t n_blocks, uint64_t shuffle_seed, sl_err *err)
 {
-    *blocks = (sl_blocks){.free = malloc(((size_t)n_blocks + 1) * sizeof *blocks->free), .n_blocks = n_blocks};
-    if (!blocks->free)
+    *blocks = (sl_blocks){.free = malloc(((size_t)n_blocks + 1) * sizeof *blocks->free),
+                          .refs = calloc((size_t)n_blocks + 1, sizeof *blocks->refs),
+                          .n_blocks = n_blocks};
+    if (!blocks->free || !blocks->refs) {
+        sl_blocks_close(blocks);
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for a pool of %u KV blocks", n_blocks);
+    }
     for (uint32_t i = 0; i < n_blocks; i++)
         blocks->free[i] = n_blocks - 1 - i;
     for (uint32_t i = n_blocks; shuffle_seed && i > 1; i--) {
@@ -30,17 +34,28 @@ sl_status sl_blocks_open(sl_blocks *blocks, uint32_t n_blocks, uint64_t shuffle_
 void sl_blocks_close(sl_blocks *blocks)
 {
     free(blocks->free);
+    free(blocks->refs);
     *blocks = (sl_blocks){0};
 }
 
 uint32_t sl_blocks_take(sl_blocks *blocks)
 {
     SL_ASSERT(blocks->n_free > 0);
-    return blocks->free[--blocks->n_free];
+    uint32_t block = blocks->free[--blocks->n_free];
+    blocks->refs[block] = 1;
+    return block;
 }
 
-void sl_blocks_give(sl_blocks *blocks, uint32_t block)
+void sl_blocks_share(sl_blocks *blocks, uint32_t block)
 {
-    SL_ASSERT(blocks->n_free < blocks->n_blocks && block < blocks->n_blocks);
-    blocks->free[blocks->n_free++] = block;
+    SL_ASSERT(block < blocks->n_blocks && blocks->refs[block] > 0);
+    blocks->refs[block]++;
+}
+
+uint32_t sl_blocks_drop(sl_blocks *blocks, uint32_t block)
+{
+    SL_ASSERT(block < blocks->n_blocks && blocks->refs[block] > 0);
+    if (--blocks->refs[block] == 0)
+        blocks->free[blocks->n_free++] = block;
+    return blocks->refs[block];
 }

@@ -10,24 +10,40 @@ enum { DEFAULT_CHUNK = 512, DEFAULT_LOGIT_ROWS = 32, MAX_SEQUENCES = 4096, MAX_C
 
 const char *sl_finish_name(sl_finish finish)
 {
-    static const char *const names[] = {"stop", "length", "cancelled", "error"};
+    static const char *const names[SL_FINISH_COUNT] = {"stop", "length", "cancelled", "error"};
     return names[finish];
 }
 
+sl_engine_model sl_engine_model_of(const sl_model *model)
+{
+    const sl_model_info *info = sl_model_get_info(model);
+    return (sl_engine_model){.plan = sl_model_plan(model),
+                             .backend = sl_backend_cpu(),
+                             .n_vocab = info->n_vocab,
+                             .context_length = info->context_length};
+}
+
+static int64_t real_clock(void *user)
+{
+    (void)user;
+    return sl_clock_us();
+}
+
 /* Options with defaults filled in, and the sizes that follow from them. */
-static sl_status settle(const sl_model *model, const sl_engine_options *options, sl_engine_options *o,
+static sl_status settle(const sl_engine_model *model, const sl_engine_options *options, sl_engine_options *o,
                         sl_context_sizes *sizes, sl_err *err)
 {
-    const sl_plan *plan = sl_model_plan(model);
     *o = *options;
     if (o->context == 0)
-        o->context = sl_model_get_info(model)->context_length;
+        o->context = model->context_length;
     if (o->chunk == 0)
         o->chunk = DEFAULT_CHUNK;
     if (o->n_sequences == 0)
         o->n_sequences = 1;
     if (o->logit_rows == 0)
         o->logit_rows = DEFAULT_LOGIT_ROWS;
+    if (!o->clock)
+        o->clock = real_clock;
     if (o->context < 2 || o->context > UINT32_C(1) << 24 || o->chunk > MAX_CHUNK || o->n_sequences > MAX_SEQUENCES)
         SL_FAIL(err, SL_ERR_ARGUMENT,
                 "a context of %u (2 to 16777216), a chunk of %u (1 to %d) or %u sequences (1 to %d) is out of range",
@@ -36,57 +52,55 @@ static sl_status settle(const sl_model *model, const sl_engine_options *options,
     o->chunk = SL_MAX(SL_MIN(o->chunk, o->context), o->n_sequences);
     o->logit_rows = SL_MAX(o->logit_rows, o->n_sequences);
     *sizes = (sl_context_sizes){.max_rows = o->chunk, .max_wanted = o->logit_rows};
-    for (int g = 0; g < plan->n_groups; g++) {
-        uint64_t n = (uint64_t)o->n_sequences * sl_sequence_max_blocks(o->context, plan->groups[g].window, o->chunk);
-        if (n >= SL_NO_BLOCK)
-            SL_FAIL(err, SL_ERR_LIMIT, "%u sequences of %u tokens: more KV blocks than can be counted", o->n_sequences,
-                    o->context);
-        sizes->n_blocks[g] = (uint32_t)n;
-    }
+    SL_TRY(sl_kv_divide(model->plan, o->kv_bytes, o->n_sequences, o->context, o->chunk, sizes->n_blocks, err));
+    if (options->context == 0)
+        o->context = SL_MAX(sl_kv_longest(model->plan, sizes->n_blocks, o->context), 2);
     return SL_OK;
 }
 
-sl_status sl_engine_measure(const sl_model *model, const sl_engine_options *options, int n_threads,
+sl_status sl_engine_measure(const sl_engine_model *model, const sl_engine_options *options, int n_threads,
                             sl_engine_memory *out, sl_err *err)
 {
     sl_engine_options o;
     sl_context_sizes sizes;
     SL_TRY(settle(model, options, &o, &sizes, err));
     *out = (sl_engine_memory){.context = o.context};
-    sl_backend_cpu()->context_bytes(sl_model_plan(model), &sizes, n_threads, &out->step_bytes, &out->scratch_bytes,
-                                    &out->kv_bytes);
+    model->backend->context_bytes(model->plan, &sizes, n_threads, &out->step_bytes, &out->scratch_bytes,
+                                  &out->kv_bytes);
     for (int g = 0; g < SL_MAX_KV_GROUPS; g++)
         out->n_blocks += sizes.n_blocks[g];
-    out->logits_bytes = (uint64_t)o.logit_rows * sl_model_get_info(model)->n_vocab * sizeof(float);
+    out->logits_bytes = (uint64_t)o.logit_rows * model->n_vocab * sizeof(float);
     out->total_bytes = out->step_bytes + out->scratch_bytes + out->kv_bytes;
     return SL_OK;
 }
 
-sl_status sl_engine_open(const sl_model *model, const sl_engine_options *options, sl_threads *pool, sl_engine **out,
-                         sl_err *err)
+static sl_status open_batch(sl_engine *e, sl_err *err)
+{
+    e->rows = calloc(e->options.chunk, sizeof *e->rows);
+    e->seqs = calloc(e->options.n_sequences, sizeof *e->seqs);
+    e->members = calloc(e->options.n_sequences, sizeof *e->members);
+    e->draws = calloc(e->options.n_sequences, sizeof *e->draws);
+    if (!e->rows || !e->seqs || !e->members || !e->draws)
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for an engine's batch");
+    return SL_OK;
+}
+
+sl_status sl_engine_open(const sl_engine_model *model, const sl_engine_options *options, sl_threads *pool,
+                         sl_engine **out, sl_err *err)
 {
     *out = NULL;
     sl_engine *e = calloc(1, sizeof *e);
     if (!e)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for an engine");
-    e->model = model;
-    e->plan = sl_model_plan(model);
-    e->backend = sl_backend_cpu();
+    e->model = *model;
     sl_context_sizes sizes;
     sl_status status = settle(model, options, &e->options, &sizes, err);
     if (status == SL_OK)
-        status = e->backend->context_open(e->plan, &sizes, pool, &e->context, err);
-    for (int g = 0; g < e->plan->n_groups && status == SL_OK; g++) {
-        status = sl_blocks_open(&e->pools[g], sizes.n_blocks[g], e->options.shuffle_seed, err);
-        e->unreserved[g] = sizes.n_blocks[g];
-    }
-    if (status == SL_OK) {
-        e->rows = calloc(e->options.chunk, sizeof *e->rows);
-        e->seqs = calloc(e->options.n_sequences, sizeof *e->seqs);
-        e->members = calloc(e->options.n_sequences, sizeof *e->members);
-        if (!e->rows || !e->seqs || !e->members)
-            status = sl_err_set(err, SL_ERR_NOMEM, "no memory for an engine's batch");
-    }
+        status = model->backend->context_open(model->plan, &sizes, pool, &e->context, err);
+    if (status == SL_OK)
+        status = sl_kv_open(&e->kv, model->plan, model->backend, e->context, sizes.n_blocks, &e->options, err);
+    if (status == SL_OK)
+        status = open_batch(e, err);
     if (status != SL_OK) {
         sl_engine_close(e);
         return status;
@@ -111,18 +125,18 @@ void sl_engine_close(sl_engine *e)
     close_queue(e->waiting);
     close_queue(e->running);
     if (e->context)
-        e->backend->context_close(e->context);
-    for (int g = 0; g < SL_MAX_KV_GROUPS; g++)
-        sl_blocks_close(&e->pools[g]);
+        e->model.backend->context_close(e->context);
+    sl_kv_close(&e->kv);
     free(e->rows);
     free(e->seqs);
     free(e->members);
+    free(e->draws);
     free(e);
 }
 
 void sl_engine_set_profile(sl_engine *engine, const sl_profile *profile)
 {
-    engine->backend->set_profile(engine->context, profile);
+    engine->model.backend->set_profile(engine->context, profile);
 }
 
 uint32_t sl_engine_context(const sl_engine *engine)
@@ -130,9 +144,11 @@ uint32_t sl_engine_context(const sl_engine *engine)
     return engine->options.context;
 }
 
+/* ---- requests ---- */
+
 static sl_status check_request(const sl_engine *e, const sl_request *r, sl_err *err)
 {
-    uint32_t n_vocab = sl_model_get_info(e->model)->n_vocab;
+    uint32_t n_vocab = e->model.n_vocab;
     if (r->n_prompt == 0)
         SL_FAIL(err, SL_ERR_ARGUMENT, "the prompt is empty");
     if (r->n_prompt > e->options.context || (r->max_tokens > 0 && r->n_prompt == e->options.context))
@@ -142,25 +158,52 @@ static sl_status check_request(const sl_engine *e, const sl_request *r, sl_err *
         if (r->prompt[i] >= n_vocab)
             SL_FAIL(err, SL_ERR_ARGUMENT, "token %u of the prompt is %u, but the vocabulary ends at %u", (unsigned)i,
                     r->prompt[i], n_vocab - 1);
-    if (r->max_tokens == 0 && !r->on_logits)
+    if (r->max_tokens == 0 && !r->on_logits && !r->warm)
         SL_FAIL(err, SL_ERR_ARGUMENT, "a request for no tokens and no logits");
+    if (r->max_tokens == 0 && r->n_choices > 1)
+        SL_FAIL(err, SL_ERR_ARGUMENT, "%u choices of no tokens", r->n_choices);
+    if (r->n_choices > e->options.n_sequences)
+        SL_FAIL(err, SL_ERR_LIMIT, "%u choices, but at most %u sequences run at once", r->n_choices,
+                e->options.n_sequences);
+    return SL_OK;
+}
+
+/* The request's sequence with its siblings behind it. */
+static sl_status open_choices(sl_engine *e, const sl_request *request, sl_sequence **out, sl_err *err)
+{
+    sl_sequence **link = out;
+    sl_status status = SL_OK;
+    *out = NULL;
+    for (uint32_t i = 0; i < SL_MAX(request->n_choices, 1) && status == SL_OK; i++) {
+        status = sl_sequence_open(request, i, e->options.token_bytes, e->model.n_vocab, e->options.context,
+                                  e->model.plan->n_groups, link, err);
+        if (status == SL_OK)
+            link = i == 0 ? &(*link)->siblings : &(*link)->next;
+    }
+    if (status == SL_OK)
+        status = sl_kv_check(&e->kv, sl_sequence_max_positions(*out), err);
+    if (status != SL_OK) {
+        sl_sequence_close(*out);
+        return status;
+    }
     return SL_OK;
 }
 
 sl_status sl_engine_submit(sl_engine *e, const sl_request *request, uint64_t *id, sl_err *err)
 {
     SL_TRY(check_request(e, request, err));
-    sl_sequence *s;
-    SL_TRY(sl_sequence_open(request, e->options.token_bytes, sl_model_get_info(e->model)->n_vocab, e->options.context,
-                            e->plan->n_groups, &s, err));
-    s->id = ++e->last_id;
-    s->submitted_us = -1;
-    sl_sequence **tail = &e->waiting;
-    while (*tail)
-        tail = &(*tail)->next;
-    *tail = s;
+    sl_sequence *first;
+    SL_TRY(open_choices(e, request, &first, err));
+    uint64_t new_id = ++e->last_id;
+    int64_t now_us = sl_engine_now(e);
+    for (sl_sequence *s = first; s; s = s == first ? s->siblings : s->next) {
+        s->id = new_id;
+        s->submitted_us = now_us;
+        sl_kv_enter(&e->kv, s);
+    }
+    sl_queue_insert(&e->waiting, first);
     if (id)
-        *id = s->id;
+        *id = new_id;
     return SL_OK;
 }
 
@@ -171,4 +214,48 @@ void sl_engine_cancel(sl_engine *e, uint64_t id)
         for (sl_sequence *s = queues[q]; s; s = s->next)
             if (s->id == id)
                 s->cancelled = true;
+}
+
+/* ---- pins and statistics ---- */
+
+/* Whether all requests that were accepted still fit. */
+static sl_status check_live(const sl_engine *e, sl_err *err)
+{
+    const sl_sequence *queues[] = {e->running, e->waiting};
+    for (size_t q = 0; q < SL_COUNTOF(queues); q++)
+        for (const sl_sequence *s = queues[q]; s; s = s->next)
+            SL_TRY(sl_kv_check(&e->kv, sl_sequence_max_positions(s), err));
+    return SL_OK;
+}
+
+sl_status sl_engine_pin_prefix(sl_engine *e, uint64_t tenant, const uint32_t *tokens, uint32_t n_tokens,
+                               uint32_t *n_pinned, sl_err *err)
+{
+    SL_TRY(sl_kv_pin(&e->kv, tenant, tokens, n_tokens, n_pinned, err));
+    sl_status status = check_live(e, err);
+    if (status != SL_OK)
+        return sl_kv_unpin(&e->kv, tenant, tokens, *n_pinned, NULL) == SL_OK ? status : SL_ERR_INTERNAL;
+    return SL_OK;
+}
+
+sl_status sl_engine_unpin_prefix(sl_engine *e, uint64_t tenant, const uint32_t *tokens, uint32_t n_tokens, sl_err *err)
+{
+    return sl_kv_unpin(&e->kv, tenant, tokens, n_tokens, err);
+}
+
+void sl_engine_stats(const sl_engine *e, sl_engine_statistics *out)
+{
+    *out = e->statistics;
+    out->n_running = e->n_running;
+    for (const sl_sequence *s = e->waiting; s; s = s->next)
+        out->n_waiting++;
+    for (int g = 0; g < e->model.plan->n_groups; g++) {
+        const sl_blocks *pool = &e->kv.pools[g];
+        uint32_t only_cached = 0;
+        for (uint32_t i = 0; i < pool->n_blocks; i++)
+            only_cached += pool->refs[i] == 1 && e->kv.tree.node_of[g][i] != SL_NO_NODE;
+        out->n_blocks += pool->n_blocks;
+        out->n_blocks_used += pool->n_blocks - pool->n_free - only_cached;
+        out->n_blocks_cached += e->kv.tree.n_cached[g];
+    }
 }

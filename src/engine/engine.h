@@ -3,6 +3,7 @@
 #ifndef SL_ENGINE_ENGINE_H
 #define SL_ENGINE_ENGINE_H
 
+#include "base/clock.h"
 #include "engine/stop.h"
 #include "graph/backend.h"
 #include "model/model.h"
@@ -10,12 +11,25 @@
 
 typedef struct sl_engine sl_engine;
 
+/* What an engine runs: a plan, on a backend. What it points to must outlive the engine. */
+typedef struct sl_engine_model {
+    const sl_plan *plan;
+    const sl_backend *backend;
+    uint32_t n_vocab, context_length;
+} sl_engine_model;
+sl_engine_model sl_engine_model_of(const sl_model *model); /* on this machine's CPU */
+
 typedef struct sl_engine_options {
-    uint32_t context;      /* most tokens of one sequence, prompt and answer; 0 = the model's own */
-    uint32_t chunk;        /* most rows of a step (prefill goes in chunks of this); 0 = 512 */
-    uint32_t n_sequences;  /* KV memory is sized for this many sequences of `context` tokens; 0 = 1 */
+    uint32_t context; /* most tokens of one sequence, prompt and answer; 0 = the model's own, as far as memory goes */
+    uint32_t chunk;   /* most rows of a step (prefill goes in chunks of this); 0 = 512 */
+    uint32_t n_sequences;  /* most that run at once; 0 = 1 */
+    uint64_t kv_bytes;     /* memory for keys and values, which they share; 0 = room for each to fill its context */
     uint32_t logit_rows;   /* most rows a step computes logits for; 0 = 32 */
     uint64_t shuffle_seed; /* not 0: physical KV blocks are handed out in a random order (tests) */
+    bool no_prefix_cache;  /* nothing is shared between requests */
+    uint8_t cache_key[16]; /* of the prefix tree's hash: a secret one keeps users from making it slow */
+    sl_clock_fn *clock;    /* NULL = sl_clock_us */
+    void *clock_user;
     /* NULL: no stop strings, and events without bytes. It must outlive the engine. */
     const sl_token_bytes *token_bytes;
 } sl_engine_options;
@@ -25,12 +39,13 @@ typedef struct sl_engine_memory {
     uint64_t kv_bytes, step_bytes, logits_bytes, scratch_bytes, total_bytes;
     uint32_t context, n_blocks; /* after defaults; blocks in each layer group's pool, for all groups */
 } sl_engine_memory;
-SL_WARN_UNUSED sl_status sl_engine_measure(const sl_model *model, const sl_engine_options *options, int n_threads,
-                                           sl_engine_memory *out, sl_err *err);
+SL_WARN_UNUSED sl_status sl_engine_measure(const sl_engine_model *model, const sl_engine_options *options,
+                                           int n_threads, sl_engine_memory *out, sl_err *err);
 
-/* model and pool must outlive the engine. SL_ERR_NOMEM says how much was wanted. */
-SL_WARN_UNUSED sl_status sl_engine_open(const sl_model *model, const sl_engine_options *options, sl_threads *pool,
-                                        sl_engine **out, sl_err *err);
+/* Copies model; what it points to and pool must outlive the engine. SL_ERR_NOMEM says how much was wanted; SL_ERR_LIMIT
+ * when kv_bytes do not hold one block for each layer. */
+SL_WARN_UNUSED sl_status sl_engine_open(const sl_engine_model *model, const sl_engine_options *options,
+                                        sl_threads *pool, sl_engine **out, sl_err *err);
 void sl_engine_close(sl_engine *engine);
 
 /* Sets the backend's profile (it must stay until the next one is set); NULL ends it. */
@@ -44,6 +59,7 @@ typedef enum sl_finish {
     SL_FINISH_LENGTH, /* max_tokens or the context is used up */
     SL_FINISH_CANCELLED, /* sl_engine_cancel */
     SL_FINISH_ERROR,     /* see the event's error; the other sequences go on */
+    SL_FINISH_COUNT
 } sl_finish;
 const char *sl_finish_name(sl_finish finish); /* "stop", "length", "cancelled", "error" */
 
@@ -51,17 +67,18 @@ typedef enum sl_event_kind { SL_EVENT_TOKEN, SL_EVENT_FINISHED } sl_event_kind;
 
 typedef struct sl_event {
     uint64_t request;
+    uint32_t choice; /* of the request, from 0 on; each has a FINISHED of its own */
     sl_event_kind kind;
     sl_sampled sampled; /* TOKEN */
     /* Bytes to show from now on, valid during the call: TOKEN as far as no stop string may still take them in, FINISHED
-     * the rest. Not cut at characters. All of a request's events together give the answer without its stop string. */
+     * the rest. Not cut at characters. All of a choice's events together give the answer without its stop string. */
     const char *bytes;
     uint32_t n_bytes;
     sl_finish finish;    /* FINISHED, and what follows */
     int32_t stop_string; /* FINISHED: index of the stop string that ended the answer; -1: none did */
     sl_err error;
     uint32_t n_prompt, n_generated;
-    uint32_t n_cached;  /* prompt tokens whose KV was there already */
+    uint32_t n_cached;  /* prompt tokens whose KV was there already, or was made by another request meanwhile */
     int64_t prefill_us; /* submit to first token */
     int64_t decode_us;  /* first token to last */
 } sl_event;
@@ -75,7 +92,10 @@ typedef void sl_logits_fn(void *user, uint32_t position, const float *logits);
 typedef struct sl_request {
     const uint32_t *prompt;      /* copied */
     size_t n_prompt;             /* at least 1 */
-    uint32_t max_tokens;         /* to generate; 0 = score the prompt only */
+    uint32_t max_tokens;         /* to generate; 0 = score the prompt only, or warm the prefix tree */
+    uint32_t n_choices;          /* answers to the prompt, each with random numbers of its own; 0 = 1 */
+    uint64_t tenant;             /* requests of different tenants share nothing */
+    bool warm;                   /* with max_tokens 0: compute the prompt so that later requests find it cached */
     const uint32_t *stop_tokens; /* copied; none = generate until max_tokens */
     size_t n_stop_tokens;
     sl_bytes_list stop_strings; /* copied; see engine/stop.h. Needs the engine's token_bytes */
@@ -87,7 +107,8 @@ typedef struct sl_request {
 } sl_request;
 
 /* Queues a request. Refused at once, with the reason: an empty prompt, a token id outside the vocabulary, a prompt that
- * leaves no room in the context (SL_ERR_LIMIT), bad sampling parameters (SL_ERR_ARGUMENT). */
+ * leaves no room in the context or, with its answer, in the KV memory beside what is pinned, more choices than sequences
+ * (SL_ERR_LIMIT), bad sampling parameters (SL_ERR_ARGUMENT). */
 SL_WARN_UNUSED sl_status sl_engine_submit(sl_engine *engine, const sl_request *request, uint64_t *id, sl_err *err);
 
 /* Ends a request before the next step; its FINISHED event comes from that step. Unknown ids are ignored. */
@@ -96,5 +117,31 @@ void sl_engine_cancel(sl_engine *engine, uint64_t id);
 /* Runs one step at time now_us (CLOCK_MONOTONIC or simulated). *busy = work is left. A request's own failure ends that
  * request with an event; a status other than SL_OK means that the engine itself cannot go on. */
 SL_WARN_UNUSED sl_status sl_engine_step(sl_engine *engine, int64_t now_us, bool *busy, sl_err *err);
+
+/* Keeps what is cached of a tenant's tokens (whole blocks of 16) from eviction; *n_pinned = how many of the tokens that
+ * covers. Pins add up. SL_ERR_NOT_FOUND when nothing of it is cached (warm it first); SL_ERR_LIMIT when a request that was
+ * accepted would no longer fit beside it. */
+SL_WARN_UNUSED sl_status sl_engine_pin_prefix(sl_engine *engine, uint64_t tenant, const uint32_t *tokens,
+                                              uint32_t n_tokens, uint32_t *n_pinned, sl_err *err);
+/* Takes such a pin away: the same tokens, n_pinned of them. SL_ERR_NOT_FOUND when they are not pinned. */
+SL_WARN_UNUSED sl_status sl_engine_unpin_prefix(sl_engine *engine, uint64_t tenant, const uint32_t *tokens,
+                                                uint32_t n_tokens, sl_err *err);
+
+/* What the engine holds and has done since it was opened. Blocks are those of all layer groups. */
+typedef struct sl_engine_statistics {
+    uint32_t n_waiting, n_running;
+    uint32_t n_blocks, n_blocks_used; /* used: held by running sequences */
+    uint32_t n_blocks_cached;         /* in the prefix tree, held by sequences or not */
+    uint64_t prompt_tokens;           /* of requests whose prompt is done, cached_tokens among them */
+    uint64_t generated_tokens, cached_tokens;
+    uint64_t prefix_queries, prefix_hits; /* tokens looked for in the prefix tree when a sequence began, and found */
+    uint64_t n_preemptions;
+    uint64_t n_finished[SL_FINISH_COUNT]; /* by sl_finish */
+    uint64_t n_steps;
+    uint32_t last_rows;        /* rows of the last step */
+    int64_t last_predicted_us; /* its forward pass by the cost model; 0 = none */
+    int64_t last_measured_us;  /* and by the clock */
+} sl_engine_statistics;
+void sl_engine_stats(const sl_engine *engine, sl_engine_statistics *out);
 
 #endif

@@ -1,6 +1,7 @@
 #include "engine/sequence.h"
 
 #include "base/checked.h"
+#include "sample/philox.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,26 +29,38 @@ static bool copy_arrays(sl_sequence *s, const sl_request *request, uint32_t capa
 static bool make_tables(sl_sequence *s, uint32_t capacity, int n_groups)
 {
     size_t n = sl_ceil_div(capacity, SL_KV_BLOCK);
+    s->digests = calloc(n + 1, sizeof *s->digests);
     for (int g = 0; g < n_groups; g++) {
         s->blocks[g] = malloc((n + 1) * sizeof *s->blocks[g]);
         if (!s->blocks[g])
             return false;
         memset(s->blocks[g], 0xff, (n + 1) * sizeof *s->blocks[g]);
     }
-    return true;
+    return s->digests;
 }
 
-sl_status sl_sequence_open(const sl_request *request, const sl_token_bytes *token_bytes, uint32_t n_vocab,
-                           uint32_t context, int n_groups, sl_sequence **out, sl_err *err)
+/* Each choice draws its own random numbers: a function of seed and choice, and of the position in the sampler. The
+ * first has the request's own; positions stay far below 2^63, so no draw is used twice. */
+static uint64_t choice_seed(uint64_t seed, uint32_t choice)
+{
+    return choice == 0 ? seed : sl_philox_u64(seed, (UINT64_C(1) << 63) + choice);
+}
+
+sl_status sl_sequence_open(const sl_request *request, uint32_t choice, const sl_token_bytes *token_bytes,
+                           uint32_t n_vocab, uint32_t context, int n_groups, sl_sequence **out, sl_err *err)
 {
     sl_sequence *s = calloc(1, sizeof *s);
     if (!s)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for a request");
     s->request = *request;
+    s->choice = choice;
+    s->node = SL_NO_NODE;
     s->request.max_tokens = SL_MIN(request->max_tokens, context - (uint32_t)request->n_prompt);
     s->request.stop_tokens = NULL;
     s->request.stop_strings = (sl_bytes_list){0}; /* stop has its own copy */
     s->request.sampling.bias = NULL;
+    s->request.sampling.seed = choice_seed(request->sampling.seed, choice);
+    s->n_scored = request->on_logits ? SL_MIN(request->score_from, (uint32_t)request->n_prompt) : UINT32_MAX;
     uint32_t capacity = (uint32_t)request->n_prompt + s->request.max_tokens;
     sl_status status = SL_OK;
     if (!copy_arrays(s, request, capacity) || !make_tables(s, capacity, n_groups))
@@ -70,11 +83,17 @@ void sl_sequence_close(sl_sequence *s)
 {
     if (!s)
         return;
+    while (s->siblings) {
+        sl_sequence *sibling = s->siblings;
+        s->siblings = sibling->next;
+        sl_sequence_close(sibling);
+    }
     sl_sampler_close(s->sampler);
     sl_stop_close(s->stop);
     free((void *)(uintptr_t)s->request.stop_tokens);
     free((void *)(uintptr_t)s->request.sampling.bias);
     free(s->tokens);
+    free(s->digests);
     for (int g = 0; g < SL_MAX_KV_GROUPS; g++)
         free(s->blocks[g]);
     free(s);
@@ -82,38 +101,5 @@ void sl_sequence_close(sl_sequence *s)
 
 uint32_t sl_sequence_max_positions(const sl_sequence *s)
 {
-    return (uint32_t)s->request.n_prompt + s->request.max_tokens;
-}
-
-uint32_t sl_sequence_max_blocks(uint32_t n_positions, uint32_t window, uint32_t chunk)
-{
-    uint64_t held = window ? SL_MIN((uint64_t)n_positions, (uint64_t)window + chunk + SL_KV_BLOCK) : n_positions;
-    return (uint32_t)sl_ceil_div(held, SL_KV_BLOCK);
-}
-
-void sl_sequence_extend(sl_sequence *s, sl_blocks *pool, int group, uint32_t end)
-{
-    while ((uint64_t)s->n_taken[group] * SL_KV_BLOCK < end)
-        s->blocks[group][s->n_taken[group]++] = sl_blocks_take(pool);
-}
-
-static void free_until(sl_sequence *s, sl_blocks *pool, int group, uint32_t n_blocks)
-{
-    while (s->n_freed[group] < SL_MIN(n_blocks, s->n_taken[group])) {
-        uint32_t *slot = &s->blocks[group][s->n_freed[group]++];
-        sl_blocks_give(pool, *slot);
-        *slot = SL_NO_BLOCK;
-    }
-}
-
-void sl_sequence_trim(sl_sequence *s, sl_blocks *pool, int group, uint32_t window)
-{
-    /* The next row, at n_done, sees (n_done - window, n_done]. */
-    if (window && s->n_done >= window)
-        free_until(s, pool, group, (s->n_done - window + 1) / SL_KV_BLOCK);
-}
-
-void sl_sequence_release(sl_sequence *s, sl_blocks *pool, int group)
-{
-    free_until(s, pool, group, s->n_taken[group]);
+    return (uint32_t)s->request.n_prompt + s->request.max_tokens - (s->request.max_tokens > 0);
 }

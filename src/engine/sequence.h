@@ -1,47 +1,54 @@
-/* A sequence: one request's tokens, its place in the work, and its KV block tables. */
+/* A sequence: one choice of a request, its tokens, its place in the work, and its KV block tables. */
 #ifndef SL_ENGINE_SEQUENCE_H
 #define SL_ENGINE_SEQUENCE_H
 
-#include "engine/blocks.h"
 #include "engine/engine.h"
-#include "graph/backend.h"
+#include "engine/prefix.h"
 
 typedef struct sl_sequence {
-    struct sl_sequence *next; /* in its queue */
+    struct sl_sequence *next; /* in its queue, or among its elder's siblings */
     uint64_t id;
+    uint32_t choice;
     sl_request request; /* prompt, stop tokens and bias point into this sequence's own memory */
     sl_sampler *sampler;
     sl_stop *stop;             /* NULL without token bytes */
     uint32_t *tokens;          /* prompt, then what was generated */
-    uint32_t n_tokens, n_done; /* n_done: positions whose KV is written */
+    uint32_t n_tokens, n_done; /* n_done: positions whose KV is there */
     uint32_t n_generated;
-    uint32_t *blocks[SL_MAX_KV_GROUPS]; /* capacity for the whole sequence; SL_NO_BLOCK where freed or not yet taken */
-    uint32_t n_taken[SL_MAX_KV_GROUPS], n_freed[SL_MAX_KV_GROUPS]; /* logical blocks [n_freed, n_taken) are held */
-    uint32_t reserved[SL_MAX_KV_GROUPS];                           /* blocks that admission set aside for it */
+    uint32_t n_scored; /* prompt positions before this one need not be scored (any more) */
+    uint32_t n_cached; /* prompt positions that the prefix tree had when the prompt was first computed */
+    uint32_t n_preemptions;
+    struct sl_sequence *siblings; /* other choices of the request, which share its prompt once that is computed */
+    /* Held by kv.c. Logical blocks [n_freed, n_taken) of a group are held; the others are SL_NO_BLOCK. */
+    uint32_t *blocks[SL_MAX_KV_GROUPS]; /* capacity for the whole sequence */
+    uint32_t n_taken[SL_MAX_KV_GROUPS], n_freed[SL_MAX_KV_GROUPS];
+    sl_digest root_digest,
+        *digests; /* digests[i]: of the tokens up to and with block i; the first n_digests are made */
+    uint32_t n_digests;
+    uint32_t node;        /* of the prefix tree: the last block that is published; SL_NO_NODE before the first */
+    uint32_t n_published; /* blocks that stand in the tree, from the first on */
+    /* The step in progress. */
+    uint32_t n_planned; /* rows it is to have */
     int64_t submitted_us, first_us, last_us;
     bool cancelled, finished;
     sl_finish finish;
     sl_err error;
 } sl_sequence;
 
-#define SL_NO_BLOCK UINT32_MAX
-
 /* Copies the request into a new sequence with a sampler that has seen the prompt. SL_ERR_NOMEM, and the errors of
  * sl_sampler_open and sl_stop_open. */
-SL_WARN_UNUSED sl_status sl_sequence_open(const sl_request *request, const sl_token_bytes *token_bytes,
+SL_WARN_UNUSED sl_status sl_sequence_open(const sl_request *request, uint32_t choice, const sl_token_bytes *token_bytes,
                                           uint32_t n_vocab, uint32_t context, int n_groups, sl_sequence **out,
                                           sl_err *err);
-void sl_sequence_close(sl_sequence *sequence);
+void sl_sequence_close(sl_sequence *sequence); /* with its siblings */
 
-/* Most positions the sequence will ever hold. */
+/* Most positions whose KV the sequence will ever need: the last token is not fed back. */
 uint32_t sl_sequence_max_positions(const sl_sequence *sequence);
 
-/* Most blocks of a group it holds at once when at most chunk rows are done in a step. */
-uint32_t sl_sequence_max_blocks(uint32_t n_positions, uint32_t window, uint32_t chunk);
-
-/* Takes blocks so that positions [0, end) have one; gives back those that lie before a window's reach. */
-void sl_sequence_extend(sl_sequence *sequence, sl_blocks *pool, int group, uint32_t end);
-void sl_sequence_trim(sl_sequence *sequence, sl_blocks *pool, int group, uint32_t window);
-void sl_sequence_release(sl_sequence *sequence, sl_blocks *pool, int group);
+/* True while tokens before the last are not computed: the prompt, or all of it again after a pre-emption. */
+static inline bool sl_sequence_prefills(const sl_sequence *sequence)
+{
+    return sequence->n_done + 1 < sequence->n_tokens || sequence->n_generated == 0;
+}
 
 #endif

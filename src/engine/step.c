@@ -1,88 +1,225 @@
 /* One step: admit -> batch -> forward -> sample -> emit. */
 #include "engine/step.h"
 
-#include "base/clock.h"
-
-#include <math.h>
 #include <string.h>
 
-/* ---- admit: first come, first served, as long as the blocks a sequence may ever need are free ---- */
+/* ---- the order ---- */
 
-static bool reserve(sl_engine *e, sl_sequence *s)
+/* Who is served first, who is pre-empted last: the order of arrival. */
+static bool comes_before(const sl_sequence *a, const sl_sequence *b)
 {
-    uint32_t n_positions = sl_sequence_max_positions(s);
-    for (int g = 0; g < e->plan->n_groups; g++) {
-        s->reserved[g] = sl_sequence_max_blocks(n_positions, e->plan->groups[g].window, e->options.chunk);
-        if (s->reserved[g] > e->unreserved[g])
-            return false;
+    return a->id != b->id ? a->id < b->id : a->choice < b->choice;
+}
+
+void sl_queue_insert(sl_sequence **queue, sl_sequence *s)
+{
+    while (*queue && !comes_before(s, *queue))
+        queue = &(*queue)->next;
+    s->next = *queue;
+    *queue = s;
+}
+
+static uint32_t count_choices(const sl_sequence *s)
+{
+    uint32_t n = 1;
+    for (const sl_sequence *t = s->siblings; t; t = t->next)
+        n++;
+    return n;
+}
+
+/* ---- admit: in order, as long as there is memory for all the tokens that are known ---- */
+
+/* Blocks of each group that running sequences still need for the tokens they have, and one more for each. */
+static void sum_needs(sl_engine *e, uint64_t sum[SL_MAX_KV_GROUPS])
+{
+    memset(sum, 0, SL_MAX_KV_GROUPS * sizeof *sum);
+    for (sl_sequence *s = e->running; s; s = s->next) {
+        for (int g = 0; g < e->model.plan->n_groups; g++) {
+            uint32_t need = sl_kv_blocks_for(s->n_tokens, e->model.plan->groups[g].window);
+            uint32_t have = s->n_taken[g] - s->n_freed[g];
+            sum[g] += (uint64_t)count_choices(s) + (need > have ? need - have : 0);
+        }
     }
-    for (int g = 0; g < e->plan->n_groups; g++)
-        e->unreserved[g] -= s->reserved[g];
+}
+
+/* Alone, a sequence always fits: submit has made sure. Beside others it waits until it needs to take nothing from them. */
+static bool has_room(sl_engine *e, sl_sequence *s, const uint64_t promised[SL_MAX_KV_GROUPS])
+{
+    uint32_t need[SL_MAX_KV_GROUPS];
+    if (e->n_running + count_choices(s) > e->options.n_sequences)
+        return false;
+    if (!e->running)
+        return true;
+    sl_kv_need(&e->kv, s, need);
+    for (int g = 0; g < e->model.plan->n_groups; g++)
+        if (promised[g] + need[g] + count_choices(s) > sl_kv_available(&e->kv, g))
+            return false;
     return true;
 }
 
-static void admit(sl_engine *e, int64_t now_us)
+static void begin_running(sl_engine *e, sl_sequence *s)
 {
-    sl_sequence **tail = &e->running;
-    while (*tail)
-        tail = &(*tail)->next;
-    for (sl_sequence *s = e->waiting; s; s = s->next)
-        if (s->submitted_us < 0)
-            s->submitted_us = now_us;
-    while (e->waiting && e->n_running < e->options.n_sequences && reserve(e, e->waiting)) {
-        sl_sequence *s = e->waiting;
+    e->n_running += count_choices(s);
+    sl_queue_insert(&e->running, s);
+    uint32_t n_found = sl_kv_match(&e->kv, s);
+    e->statistics.prefix_queries += s->n_tokens;
+    e->statistics.prefix_hits += n_found;
+    if (s->n_preemptions == 0)
+        s->n_cached += n_found;
+}
+
+static void admit(sl_engine *e)
+{
+    uint64_t promised[SL_MAX_KV_GROUPS];
+    for (sl_sequence *s; (s = e->waiting);) {
+        sum_needs(e, promised);
+        if (!has_room(e, s, promised))
+            break;
         e->waiting = s->next;
-        s->next = NULL;
-        *tail = s;
-        tail = &s->next;
-        e->n_running++;
+        begin_running(e, s);
     }
 }
 
-/* ---- batch: a row for every sequence that decodes, the rest of the chunk for prompts ---- */
+/* ---- batch: which rows ---- */
 
 static bool is_scored(const sl_sequence *s, uint32_t position)
 {
-    return s->request.on_logits && position >= s->request.score_from && position < s->request.n_prompt;
+    return position >= s->n_scored && position < s->request.n_prompt;
 }
 
-/* Adds the sequence's next rows, at most `most`; each earlier member keeps one row and one logits row for later ones. */
-static void add_rows(sl_engine *e, sl_sequence *s, uint32_t most)
+static bool is_wanted(const sl_sequence *s, uint32_t position)
 {
-    uint32_t index = e->n_seqs, first = s->n_done;
-    uint32_t n = SL_MIN(s->n_tokens - s->n_done, most), added = 0;
-    for (; added < n; added++) {
-        uint32_t position = first + added;
-        bool samples = position + 1 == s->n_tokens && s->request.max_tokens > 0;
-        bool wanted = samples || is_scored(s, position);
-        if (wanted && e->n_wanted == e->options.logit_rows)
+    return is_scored(s, position) || (position + 1 == s->n_tokens && s->request.max_tokens > 0);
+}
+
+/* Plans the sequence's next rows: at most `most`, and no more logits than the backend has room for. */
+static void plan_rows(sl_engine *e, sl_sequence *s, uint32_t most, uint32_t *n_wanted)
+{
+    uint32_t n = SL_MIN(s->n_tokens - s->n_done, most);
+    for (s->n_planned = 0; s->n_planned < n; s->n_planned++) {
+        bool wanted = is_wanted(s, s->n_done + s->n_planned);
+        if (wanted && *n_wanted == e->options.logit_rows)
             break;
-        e->n_wanted += wanted;
-        e->rows[e->n_rows++] = (sl_row){.seq = index,
-                                        .position = position,
-                                        .parent = -1,
-                                        .token = s->tokens[position],
-                                        .causal = true,
-                                        .wanted = wanted};
+        *n_wanted += wanted;
     }
-    if (added == 0)
-        return;
-    for (int g = 0; g < e->plan->n_groups; g++) {
-        sl_sequence_extend(s, &e->pools[g], g, first + added);
-        e->seqs[index].blocks[g] = s->blocks[g];
+    if (s->n_planned > 0)
+        e->members[e->n_seqs++] = s;
+}
+
+/* Goes on over what others have cached meanwhile; false when it is better to wait a step for what one of this step's
+ * members is about to compute. */
+static bool needs_rows(sl_engine *e, sl_sequence *s)
+{
+    uint32_t n_found = sl_kv_match(&e->kv, s);
+    if (s->n_preemptions == 0)
+        s->n_cached += n_found;
+    for (uint32_t i = 0; i < e->n_seqs; i++)
+        if (sl_kv_makes_next(&e->kv, e->members[i], s))
+            return false;
+    return true;
+}
+
+/* Divides the step's rows: one for every sequence that decodes, the rest of the chunk to prompts, in order. */
+static void share_rows(sl_engine *e)
+{
+    uint32_t left = e->options.chunk, n_wanted = 0;
+    e->n_seqs = 0;
+    for (sl_sequence *s = e->running; s; s = s->next) {
+        s->n_planned = 0;
+        if (!sl_sequence_prefills(s) && left > 0)
+            plan_rows(e, s, 1, &n_wanted);
+        left -= s->n_planned;
     }
-    e->members[e->n_seqs++] = s;
+    for (sl_sequence *s = e->running; s; s = s->next) {
+        if (!sl_sequence_prefills(s) || left == 0 || !needs_rows(e, s))
+            continue;
+        plan_rows(e, s, left, &n_wanted);
+        left -= s->n_planned;
+    }
+}
+
+/* Drops a running sequence to the prefix tree. It waits in its place of the order and computes again what is not there
+ * any more. */
+static void preempt(sl_engine *e, sl_sequence *s)
+{
+    sl_sequence **link = &e->running;
+    while (*link != s)
+        link = &(*link)->next;
+    *link = s->next;
+    e->n_running -= count_choices(s);
+    s->n_planned = 0;
+    if (s->n_done > 0) { /* else it has only waited so far */
+        s->n_preemptions++;
+        e->statistics.n_preemptions++;
+    }
+    sl_kv_release(&e->kv, s);
+    sl_queue_insert(&e->waiting, s);
+}
+
+/* The last in order behind s; NULL when s is the last. */
+static sl_sequence *find_victim(sl_sequence *s)
+{
+    sl_sequence *last = s->next;
+    while (last && last->next)
+        last = last->next;
+    return last;
+}
+
+/* Gets the blocks for the planned rows. Where there are none left, sequences later in order are pre-empted; when there
+ * are no such either, the sequence has fewer rows. So the first in order always goes on, and in the end so does everyone:
+ * whoever is pre-empted makes way for one that comes before it. */
+static void take_blocks(sl_engine *e, sl_sequence *s)
+{
+    uint32_t end = s->n_done + s->n_planned, got = sl_kv_extend(&e->kv, s, end);
+    for (sl_sequence *victim; got < end && (victim = find_victim(s)); got = sl_kv_extend(&e->kv, s, end))
+        preempt(e, victim);
+    s->n_planned = got - s->n_done;
+}
+
+static void lay_rows(sl_engine *e)
+{
+    uint32_t n_members = 0;
+    e->n_rows = 0;
+    for (uint32_t i = 0; i < e->n_seqs; i++) {
+        sl_sequence *s = e->members[i];
+        if (s->n_planned == 0)
+            continue;
+        for (uint32_t j = 0; j < s->n_planned; j++) {
+            uint32_t position = s->n_done + j;
+            e->rows[e->n_rows++] = (sl_row){.seq = n_members,
+                                            .position = position,
+                                            .parent = -1,
+                                            .token = s->tokens[position],
+                                            .causal = true,
+                                            .wanted = is_wanted(s, position)};
+        }
+        for (int g = 0; g < e->model.plan->n_groups; g++)
+            e->seqs[n_members].blocks[g] = s->blocks[g];
+        e->members[n_members++] = s;
+    }
+    e->n_seqs = n_members;
 }
 
 static void batch(sl_engine *e)
 {
-    e->n_rows = e->n_seqs = e->n_wanted = 0;
+    share_rows(e);
     for (sl_sequence *s = e->running; s; s = s->next)
-        if (!s->finished && s->n_generated > 0 && e->n_rows < e->options.chunk)
-            add_rows(e, s, 1);
-    for (sl_sequence *s = e->running; s; s = s->next)
-        if (!s->finished && s->n_generated == 0 && e->n_rows < e->options.chunk)
-            add_rows(e, s, e->options.chunk - e->n_rows);
+        if (s->n_planned > 0)
+            take_blocks(e, s);
+    lay_rows(e);
+}
+
+/* ---- forward ---- */
+
+static sl_status forward(sl_engine *e, sl_err *err)
+{
+    sl_batch b = {.rows = e->rows, .n_rows = e->n_rows, .seqs = e->seqs, .n_seqs = e->n_seqs};
+    int64_t begin_us = sl_engine_now(e);
+    SL_TRY(e->model.backend->run(e->context, &b, err));
+    e->statistics.n_steps++;
+    e->statistics.last_rows = e->n_rows;
+    e->statistics.last_measured_us = sl_engine_now(e) - begin_us;
+    return SL_OK;
 }
 
 /* ---- sample ---- */
@@ -92,6 +229,65 @@ static void finish(sl_sequence *s, sl_finish reason)
     s->finished = true;
     s->finish = reason;
 }
+
+static void add_draw(sl_engine *e, sl_sequence *s, uint32_t wanted)
+{
+    e->draws[e->n_draws++] = (sl_draw){.sequence = s, .wanted = wanted};
+}
+
+/* The prompt is computed: the other choices go on from here with the same blocks and draw from the same logits. */
+static void fork_siblings(sl_engine *e, sl_sequence *s, uint32_t wanted)
+{
+    while (s->siblings) {
+        sl_sequence *sibling = s->siblings;
+        s->siblings = sibling->next;
+        sibling->n_cached = s->n_cached;
+        sibling->n_scored = s->n_scored;
+        sl_kv_fork(&e->kv, s, sibling);
+        sl_queue_insert(&e->running, sibling);
+        add_draw(e, sibling, wanted);
+    }
+}
+
+/* Moves a member forward over its rows, whose KV is written now; scores those of the prompt and notes what is to be
+ * drawn. *wanted counts the wanted rows before. */
+static void advance(sl_engine *e, sl_sequence *s, uint32_t *wanted)
+{
+    uint32_t begin = s->n_done, draw = UINT32_MAX;
+    s->n_done += s->n_planned;
+    sl_kv_publish(&e->kv, s);
+    for (uint32_t position = begin; position < s->n_done; position++) {
+        if (!is_wanted(s, position))
+            continue;
+        uint32_t row = (*wanted)++;
+        if (is_scored(s, position)) {
+            s->request.on_logits(s->request.user, position, e->model.backend->logits(e->context, row));
+            s->n_scored = position + 1;
+        }
+        if (position + 1 == s->n_tokens && s->request.max_tokens > 0)
+            draw = row;
+    }
+    if (draw != UINT32_MAX) {
+        add_draw(e, s, draw);
+        fork_siblings(e, s, draw);
+    }
+}
+
+/* Moves every member forward and draws a token for each whose tokens are all computed. */
+static void sample(sl_engine *e)
+{
+    uint32_t wanted = 0;
+    e->n_draws = 0;
+    for (uint32_t i = 0; i < e->n_seqs; i++)
+        advance(e, e->members[i], &wanted);
+    for (uint32_t i = 0; i < e->n_draws; i++) {
+        sl_draw *d = &e->draws[i];
+        d->status = sl_sampler_sample(d->sequence->sampler, e->model.backend->logits(e->context, d->wanted),
+                                      d->sequence->n_tokens, &d->sampled, &d->error);
+    }
+}
+
+/* ---- emit: tell of tokens and of what ended, and give its memory back ---- */
 
 static bool is_stop(const sl_sequence *s, uint32_t token)
 {
@@ -106,72 +302,53 @@ static void emit_token(sl_sequence *s, const sl_sampled *sampled, sl_bytes visib
     if (!s->request.on_event)
         return;
     sl_event event = {.request = s->id,
+                      .choice = s->choice,
                       .kind = SL_EVENT_TOKEN,
                       .sampled = *sampled,
                       .bytes = visible.bytes,
                       .n_bytes = (uint32_t)visible.n_bytes,
                       .n_prompt = (uint32_t)s->request.n_prompt,
-                      .n_generated = s->n_generated};
+                      .n_generated = s->n_generated,
+                      .n_cached = s->n_cached};
     s->request.on_event(s->request.user, &event);
 }
 
-static void sample_row(sl_sequence *s, const float *logits, int64_t now_us)
+static void prompt_is_done(sl_engine *e, sl_sequence *s, int64_t now_us)
 {
-    sl_sampled sampled;
-    sl_err error;
-    if (sl_sampler_sample(s->sampler, logits, s->n_tokens, &sampled, &error) != SL_OK) {
-        s->error = error;
+    s->first_us = now_us;
+    if (s->choice > 0)
+        return;
+    e->statistics.prompt_tokens += s->request.n_prompt;
+    e->statistics.cached_tokens += s->n_cached;
+}
+
+static void accept_draw(sl_engine *e, const sl_draw *d, int64_t now_us)
+{
+    sl_sequence *s = d->sequence;
+    if (d->status != SL_OK) {
+        s->error = d->error;
         finish(s, SL_FINISH_ERROR);
         return;
     }
     s->last_us = now_us;
     if (s->n_generated == 0)
-        s->first_us = now_us;
-    if (is_stop(s, sampled.token)) {
+        prompt_is_done(e, s, now_us);
+    if (is_stop(s, d->sampled.token)) {
         finish(s, SL_FINISH_STOP);
         return;
     }
-    sl_sampler_accept(s->sampler, sampled.token, true);
-    s->tokens[s->n_tokens++] = sampled.token;
+    sl_sampler_accept(s->sampler, d->sampled.token, true);
+    s->tokens[s->n_tokens++] = d->sampled.token;
     s->n_generated++;
+    e->statistics.generated_tokens++;
     sl_bytes visible;
-    bool stopped = sl_stop_push(s->stop, sampled.token, true, &visible);
-    emit_token(s, &sampled, visible);
+    bool stopped = sl_stop_push(s->stop, d->sampled.token, true, &visible);
+    emit_token(s, &d->sampled, visible);
     if (stopped)
         finish(s, SL_FINISH_STOP);
     else if (s->n_generated == s->request.max_tokens)
         finish(s, SL_FINISH_LENGTH);
 }
-
-/* Hands the wanted rows' logits to scoring callbacks and samplers; moves every member forward. */
-static void sample(sl_engine *e)
-{
-    int64_t now_us = sl_clock_us();
-    uint32_t wanted = 0;
-    for (uint32_t r = 0; r < e->n_rows; r++) {
-        const sl_row *row = &e->rows[r];
-        sl_sequence *s = e->members[row->seq];
-        s->n_done = row->position + 1;
-        if (!row->wanted)
-            continue;
-        const float *logits = e->backend->logits(e->context, wanted++);
-        if (is_scored(s, row->position))
-            s->request.on_logits(s->request.user, row->position, logits);
-        if (s->n_done == s->n_tokens && s->request.max_tokens > 0)
-            sample_row(s, logits, now_us);
-    }
-    for (uint32_t i = 0; i < e->n_seqs; i++) {
-        sl_sequence *s = e->members[i];
-        if (s->request.max_tokens == 0 && s->n_done == s->n_tokens) {
-            s->first_us = s->last_us = now_us;
-            finish(s, SL_FINISH_LENGTH);
-        }
-        for (int g = 0; g < e->plan->n_groups; g++)
-            sl_sequence_trim(s, &e->pools[g], g, e->plan->groups[g].window);
-    }
-}
-
-/* ---- emit: tell of what ended and give its memory back ---- */
 
 static void emit_finished(sl_sequence *s)
 {
@@ -180,6 +357,7 @@ static void emit_finished(sl_sequence *s)
     sl_bytes visible;
     sl_stop_finish(s->stop, &visible);
     sl_event event = {.request = s->id,
+                      .choice = s->choice,
                       .kind = SL_EVENT_FINISHED,
                       .bytes = visible.bytes,
                       .n_bytes = (uint32_t)visible.n_bytes,
@@ -188,12 +366,28 @@ static void emit_finished(sl_sequence *s)
                       .error = s->error,
                       .n_prompt = (uint32_t)s->request.n_prompt,
                       .n_generated = s->n_generated,
+                      .n_cached = s->n_cached,
                       .prefill_us = s->first_us ? s->first_us - s->submitted_us : 0,
                       .decode_us = s->last_us - s->first_us};
     s->request.on_event(s->request.user, &event);
 }
 
-static void emit(sl_engine *e)
+/* Tells of a sequence's end, and of its siblings' if it ends before they began; then it is gone. */
+static void retire(sl_engine *e, sl_sequence *s)
+{
+    e->statistics.n_finished[s->finish]++;
+    emit_finished(s);
+    for (sl_sequence *sibling = s->siblings; sibling; sibling = sibling->next) {
+        sibling->error = s->error;
+        finish(sibling, s->finish);
+        e->statistics.n_finished[sibling->finish]++;
+        emit_finished(sibling);
+    }
+    sl_sequence_close(s);
+}
+
+/* Takes what has finished out of the running ones. */
+static void retire_running(sl_engine *e)
 {
     for (sl_sequence **link = &e->running; *link;) {
         sl_sequence *s = *link;
@@ -202,21 +396,35 @@ static void emit(sl_engine *e)
             continue;
         }
         *link = s->next;
-        e->n_running--;
-        for (int g = 0; g < e->plan->n_groups; g++) {
-            sl_sequence_release(s, &e->pools[g], g);
-            e->unreserved[g] += s->reserved[g];
-        }
-        emit_finished(s);
-        sl_sequence_close(s);
+        e->n_running -= count_choices(s);
+        sl_kv_release(&e->kv, s);
+        retire(e, s);
     }
 }
 
+static void emit(sl_engine *e)
+{
+    int64_t now_us = sl_engine_now(e);
+    for (uint32_t i = 0; i < e->n_draws; i++)
+        accept_draw(e, &e->draws[i], now_us);
+    for (uint32_t i = 0; i < e->n_seqs; i++) {
+        sl_sequence *s = e->members[i];
+        if (s->request.max_tokens > 0 || s->n_done < s->n_tokens)
+            continue;
+        prompt_is_done(e, s, now_us);
+        s->last_us = now_us;
+        finish(s, SL_FINISH_LENGTH);
+    }
+    retire_running(e);
+}
+
+/* Ends what was cancelled since the last step. */
 static void drop_cancelled(sl_engine *e)
 {
     for (sl_sequence *s = e->running; s; s = s->next)
         if (s->cancelled && !s->finished)
             finish(s, SL_FINISH_CANCELLED);
+    retire_running(e);
     for (sl_sequence **link = &e->waiting; *link;) {
         sl_sequence *s = *link;
         if (!s->cancelled) {
@@ -225,20 +433,18 @@ static void drop_cancelled(sl_engine *e)
         }
         *link = s->next;
         finish(s, SL_FINISH_CANCELLED);
-        emit_finished(s);
-        sl_sequence_close(s);
+        retire(e, s);
     }
-    emit(e);
 }
 
 sl_status sl_engine_step(sl_engine *e, int64_t now_us, bool *busy, sl_err *err)
 {
+    (void)now_us; /* nothing is scheduled by the time yet */
     drop_cancelled(e);
-    admit(e, now_us);
+    admit(e);
     batch(e);
     if (e->n_rows > 0) {
-        sl_batch b = {.rows = e->rows, .n_rows = e->n_rows, .seqs = e->seqs, .n_seqs = e->n_seqs};
-        SL_TRY(e->backend->run(e->context, &b, err));
+        SL_TRY(forward(e, err));
         sample(e);
         emit(e);
     }

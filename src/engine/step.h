@@ -2,24 +2,41 @@
 #ifndef SL_ENGINE_STEP_H
 #define SL_ENGINE_STEP_H
 
-#include "engine/sequence.h"
+#include "engine/kv.h"
+
+/* A token to be chosen in the step in progress. */
+typedef struct sl_draw {
+    sl_sequence *sequence;
+    uint32_t wanted; /* its logits are those of this wanted row */
+    sl_status status;
+    sl_sampled sampled;
+    sl_err error;
+} sl_draw;
 
 struct sl_engine {
-    const sl_model *model;
-    const sl_plan *plan;
-    const sl_backend *backend;
+    sl_engine_model model;
     sl_context *context;
     sl_engine_options options; /* defaults filled in */
-    sl_blocks pools[SL_MAX_KV_GROUPS];
-    uint32_t unreserved[SL_MAX_KV_GROUPS]; /* blocks that no running sequence may still claim */
-    sl_sequence *waiting, *running;        /* in order of arrival */
+    sl_kv kv;
+    sl_sequence *waiting, *running; /* each in order */
     uint32_t n_running;
     uint64_t last_id;
+    sl_engine_statistics statistics;
     /* the batch of the step in progress */
     sl_row *rows;          /* options.chunk */
     sl_batch_seq *seqs;    /* options.n_sequences */
     sl_sequence **members; /* sequence of each of seqs */
-    uint32_t n_rows, n_seqs, n_wanted;
+    sl_draw *draws;        /* options.n_sequences */
+    uint32_t n_rows, n_seqs, n_draws;
 };
+
+/* Puts a sequence where it belongs in a queue: after all that come before it. */
+void sl_queue_insert(sl_sequence **queue, sl_sequence *sequence);
+
+/* Time by the engine's clock. */
+static inline int64_t sl_engine_now(const sl_engine *engine)
+{
+    return engine->options.clock(engine->options.clock_user);
+}
 
 #endif

@@ -21,6 +21,8 @@ typedef struct {
     const char *const *taps;
     size_t n_taps;
     bool with_bytes; /* events bring bytes */
+    uint64_t kv_bytes;
+    bool no_prefix_cache;
 } run_setup;
 
 typedef struct {
@@ -54,9 +56,11 @@ static inline run_model run_open(const run_setup *setup)
                                 .chunk = setup->chunk,
                                 .n_sequences = setup->n_sequences,
                                 .shuffle_seed = setup->shuffle_seed,
+                                .kv_bytes = setup->kv_bytes,
+                                .no_prefix_cache = setup->no_prefix_cache,
                                 .token_bytes = setup->with_bytes ? sl_bundle_token_bytes(run.bundle) : NULL};
-    run_require(sl_engine_open(sl_bundle_model(run.bundle), &engine, sl_bundle_threads(run.bundle), &run.engine, &err),
-                &err);
+    sl_engine_model model = sl_engine_model_of(sl_bundle_model(run.bundle));
+    run_require(sl_engine_open(&model, &engine, sl_bundle_threads(run.bundle), &run.engine, &err), &err);
     return run;
 }
 

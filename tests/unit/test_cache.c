@@ -117,7 +117,8 @@ static sl_status try_open(how h, run_model *run, sl_err *err)
         return status;
     run->n_vocab = sl_model_get_info(sl_bundle_model(run->bundle))->n_vocab;
     sl_engine_options engine = {.context = 64};
-    return sl_engine_open(sl_bundle_model(run->bundle), &engine, sl_bundle_threads(run->bundle), &run->engine, err);
+    sl_engine_model model = sl_engine_model_of(sl_bundle_model(run->bundle));
+    return sl_engine_open(&model, &engine, sl_bundle_threads(run->bundle), &run->engine, err);
 }
 
 static run_model open_model(how h)

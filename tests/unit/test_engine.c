@@ -362,6 +362,155 @@ static void test_stop_cancel_limits(void **state)
     run_close(&run);
 }
 
+/* ---- what the KV memory does changes nothing ---- */
+
+enum { N_SCENE = 8, SCENE_CONTEXT = 160, SCENE_CHOICES = 3 };
+
+/* One choice's answer: tokens, and what was reported of their logits. */
+typedef struct {
+    sl_sampled sampled[40];
+    uint32_t n, n_cached;
+    bool finished;
+} report;
+
+typedef struct {
+    report choices[SCENE_CHOICES];
+    float *scores; /* logits of the prompt from score_from on; NULL: not scored */
+    uint32_t n_vocab, next, score_from;
+} reports;
+
+static void on_report(void *user, const sl_event *event)
+{
+    report *r = &((reports *)user)->choices[event->choice];
+    assert_false(r->finished);
+    if (event->kind == SL_EVENT_TOKEN) {
+        r->sampled[r->n++] = event->sampled;
+        return;
+    }
+    r->finished = true;
+    r->n_cached = event->n_cached;
+    assert_int_equal(event->finish, SL_FINISH_LENGTH);
+    assert_int_equal(event->n_generated, r->n);
+}
+
+static void on_scores(void *user, uint32_t position, const float *logits)
+{
+    reports *r = user;
+    assert_int_equal(position, r->next);
+    memcpy(r->scores + (size_t)(r->next++ - r->score_from) * r->n_vocab, logits, r->n_vocab * sizeof *logits);
+}
+
+/* Request i of a scene: the first 70 tokens are those of all others; every third has several choices, every fourth has
+ * the end of its prompt scored. */
+static void submit_scene(run_model *run, int i, reports *out)
+{
+    uint32_t prompt[SCENE_CONTEXT];
+    sl_err err;
+    make_tokens(prompt, 70, 200, 42);
+    make_tokens(prompt + 70, 30, 200, (uint32_t)i + 5);
+    *out = (reports){.n_vocab = run->n_vocab, .score_from = 50, .next = 50};
+    sl_request r = {.prompt = prompt,
+                    .n_prompt = 71 + 3 * (size_t)i,
+                    .max_tokens = 40,
+                    .n_choices = i % 3 == 1 ? SCENE_CHOICES : 1,
+                    .sampling = sl_sample_params_default(),
+                    .on_event = on_report,
+                    .user = out};
+    r.sampling.temperature = 1.0f;
+    r.sampling.seed = (uint64_t)i;
+    r.sampling.n_logprobs = SL_MAX_LOGPROBS;
+    if (i % 4 == 1) {
+        out->scores = malloc((r.n_prompt - out->score_from) * run->n_vocab * sizeof *out->scores);
+        r.on_logits = on_scores;
+        r.score_from = out->score_from;
+    }
+    run_require(sl_engine_submit(run->engine, &r, NULL, &err), &err);
+}
+
+static void assert_same_reports(const reports *a, const reports *b, const char *model, const char *what)
+{
+    for (int k = 0; k < SCENE_CHOICES; k++) {
+        const report *x = &a->choices[k], *y = &b->choices[k];
+        assert_int_equal(x->n, y->n);
+        for (uint32_t t = 0; t < x->n; t++)
+            if (memcmp(&x->sampled[t].logprob, &y->sampled[t].logprob, sizeof(float)) != 0 ||
+                x->sampled[t].token != y->sampled[t].token ||
+                memcmp(x->sampled[t].top, y->sampled[t].top, sizeof x->sampled[t].top) != 0)
+                fail_msg("%s: %s: choice %d, token %u differs", model, what, k, t);
+    }
+    assert_int_equal(a->next, b->next);
+    if (a->scores)
+        assert_memory_equal(a->scores, b->scores, (size_t)(a->next - a->score_from) * a->n_vocab * sizeof *a->scores);
+}
+
+static void run_scene(run_model *run, const reports alone[N_SCENE], const char *model, const char *what)
+{
+    reports together[N_SCENE];
+    for (int i = 0; i < N_SCENE; i++)
+        submit_scene(run, i, &together[i]);
+    run_until_idle(run);
+    for (int i = 0; i < N_SCENE; i++) {
+        assert_same_reports(&alone[i], &together[i], model, what);
+        free(together[i].scores);
+    }
+}
+
+/* Each request alone, without a cache and with plenty of memory. */
+static void run_alone(run_setup setup, reports alone[N_SCENE])
+{
+    setup.no_prefix_cache = true;
+    setup.n_sequences = SCENE_CHOICES;
+    run_model run = run_open(&setup);
+    for (int i = 0; i < N_SCENE; i++) {
+        submit_scene(&run, i, &alone[i]);
+        run_until_idle(&run);
+    }
+    run_close(&run);
+}
+
+/* Shared prefixes, choices that fork, pools so small that sequences are pre-empted, blocks anywhere, chunks and threads:
+ * every answer and every logit is what the request gives alone, bit for bit. */
+static void test_kv_memory_changes_nothing(void **state)
+{
+    (void)state;
+    static const uint32_t chunks[] = {512, 9, 40};
+    for (size_t m = 0; m < SL_COUNTOF(models); m++) {
+        run_setup setup = {.path = models[m], .level = sl_level_best(), .kv_type = SL_KV_F16, .context = SCENE_CONTEXT};
+        reports alone[N_SCENE];
+        run_alone(setup, alone);
+        for (size_t c = 0; c < SL_COUNTOF(chunks); c++) {
+            setup.n_sequences = 6;
+            setup.chunk = chunks[c];
+            setup.n_threads = c == 1 ? 2 : 1;
+            setup.shuffle_seed = c;
+            setup.kv_bytes = 0;
+            run_model run = run_open(&setup);
+            sl_engine_statistics statistics;
+            run_scene(&run, alone, models[m], "shared");
+            run_scene(&run, alone, models[m], "cached");
+            sl_engine_stats(run.engine, &statistics);
+            assert_int_equal(statistics.n_blocks_used, 0);
+            assert_true(statistics.cached_tokens > 8 * 64);
+            sl_engine_model model = sl_engine_model_of(sl_bundle_model(run.bundle));
+            for (int g = 0; g < model.plan->n_groups; g++) /* little more than one sequence's */
+                setup.kv_bytes += model.plan->groups[g].block_bytes * (SCENE_CONTEXT / SL_KV_BLOCK + 4);
+            run_close(&run);
+            run = run_open(&setup);
+            run_scene(&run, alone, models[m], "pre-empted");
+            sl_engine_stats(run.engine, &statistics);
+            if (models[m] == mixed_model)
+                print_message("%u blocks, %llu pre-emptions, %llu of %llu prompt tokens cached\n", statistics.n_blocks,
+                              (unsigned long long)statistics.n_preemptions,
+                              (unsigned long long)statistics.cached_tokens,
+                              (unsigned long long)statistics.prompt_tokens);
+            assert_true(statistics.n_preemptions > 0);
+            run_close(&run);
+        }
+        for (int i = 0; i < N_SCENE; i++)
+            free(alone[i].scores);
+    }
+}
+
 typedef struct {
     uint32_t n_rows, width;
     double sum;
@@ -447,7 +596,7 @@ int main(void)
         cmocka_unit_test(test_invariance),   cmocka_unit_test(test_kv_types),
         cmocka_unit_test(test_levels_agree), cmocka_unit_test(test_together_as_alone),
         cmocka_unit_test(test_taps),         cmocka_unit_test(test_stop_cancel_limits),
-        cmocka_unit_test(test_memory_plan),
+        cmocka_unit_test(test_memory_plan),  cmocka_unit_test(test_kv_memory_changes_nothing),
     };
     snprintf(mixed_model, sizeof mixed_model, "/tmp/sluice-test-%ld.gguf", (long)getpid());
     random_model_write(mixed_model, models[0]);

@@ -1,0 +1,166 @@
+#include "invariants.h"
+
+#include "base/checked.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t violation_seed;
+
+void violation(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    printf("seed %llu: ", (unsigned long long)violation_seed);
+    vprintf(format, arguments);
+    printf("\n");
+    va_end(arguments);
+    exit(1);
+}
+
+enum { MAX_BLOCKS = 4096 };
+
+/* ---- sequences ---- */
+
+static void check_sequence(const sl_engine *e, const sl_sequence *s, bool runs)
+{
+    for (int g = 0; g < e->model.plan->n_groups; g++) {
+        uint32_t window = e->model.plan->groups[g].window, end = (uint32_t)sl_ceil_div(s->n_done, SL_KV_BLOCK);
+        uint32_t seen = window && s->n_done >= window ? (s->n_done - window + 1) / SL_KV_BLOCK : 0;
+        if (!runs && (s->n_taken[g] > 0 || s->n_done > 0 || s->node != SL_NO_NODE))
+            violation("request %llu waits and holds blocks", (unsigned long long)s->id);
+        if (s->n_taken[g] != end)
+            violation("request %llu: %u blocks of group %d for %u positions", (unsigned long long)s->id, s->n_taken[g],
+                      g, s->n_done);
+        if (s->n_freed[g] != SL_MIN(seen, end))
+            violation("request %llu: blocks from %u on, but the window of group %d begins at %u",
+                      (unsigned long long)s->id, s->n_freed[g], g, seen);
+        for (uint32_t i = 0; i < end; i++)
+            if ((s->blocks[g][i] == SL_NO_BLOCK) != (i < s->n_freed[g]))
+                violation("request %llu: block %u of group %d is %s", (unsigned long long)s->id, i, g,
+                          i < s->n_freed[g] ? "held still" : "missing");
+    }
+    if (s->n_published != s->n_done / SL_KV_BLOCK && e->kv.shares && e->kv.tree.has_full)
+        violation("request %llu: %u blocks published of %u positions", (unsigned long long)s->id, s->n_published,
+                  s->n_done);
+}
+
+static void check_queues(const sl_engine *e)
+{
+    uint32_t n = 0;
+    for (const sl_sequence *s = e->running; s; s = s->next) {
+        n++;
+        check_sequence(e, s, true);
+        for (const sl_sequence *t = s->siblings; t; t = t->next, n++)
+            check_sequence(e, t, false);
+        if (s->next && (s->id > s->next->id || (s->id == s->next->id && s->choice >= s->next->choice)))
+            violation("request %llu runs out of order", (unsigned long long)s->id);
+        if (e->waiting && s->id > e->waiting->id)
+            violation("request %llu runs although %llu waits", (unsigned long long)s->id,
+                      (unsigned long long)e->waiting->id);
+    }
+    if (n != e->n_running || n > e->options.n_sequences)
+        violation("%u sequences run, %u are counted, %u allowed", n, e->n_running, e->options.n_sequences);
+    for (const sl_sequence *s = e->waiting; s; s = s->next)
+        check_sequence(e, s, false);
+}
+
+/* ---- blocks ---- */
+
+static void check_blocks(const sl_engine *e, int g)
+{
+    const sl_blocks *pool = &e->kv.pools[g];
+    const sl_prefix *tree = &e->kv.tree;
+    uint32_t holders[MAX_BLOCKS] = {0}, n_idle = 0, n_cached = 0, n_pinned = 0;
+    bool is_free[MAX_BLOCKS] = {0};
+    for (const sl_sequence *s = e->running; s; s = s->next)
+        for (uint32_t i = s->n_freed[g]; i < s->n_taken[g]; i++)
+            holders[s->blocks[g][i]]++;
+    for (uint32_t i = 0; i < tree->n_nodes; i++) {
+        const sl_prefix_node *n = &tree->nodes[i];
+        if (!n->in_use || n->blocks[g] == SL_NO_BLOCK)
+            continue;
+        if (tree->node_of[g][n->blocks[g]] != i)
+            violation("block %u of group %d: its node does not know it", n->blocks[g], g);
+        n_cached++;
+        n_pinned += n->n_pins[g] > 0;
+        n_idle += holders[n->blocks[g]] == 0 && n->n_pins[g] == 0;
+        holders[n->blocks[g]]++;
+    }
+    for (uint32_t i = 0; i < pool->n_free; i++) {
+        if (is_free[pool->free[i]])
+            violation("block %u of group %d is free twice", pool->free[i], g);
+        is_free[pool->free[i]] = true;
+    }
+    for (uint32_t b = 0; b < pool->n_blocks; b++)
+        if (pool->refs[b] != holders[b] || is_free[b] != (holders[b] == 0))
+            violation("block %u of group %d: %u holders, %u counted, %s", b, g, holders[b], pool->refs[b],
+                      is_free[b] ? "free" : "not free");
+    if (n_idle != tree->n_idle[g] || n_cached != tree->n_cached[g] || n_pinned != tree->n_pinned[g])
+        violation("group %d: %u idle, %u cached, %u pinned blocks; counted %u, %u, %u", g, n_idle, n_cached, n_pinned,
+                  tree->n_idle[g], tree->n_cached[g], tree->n_pinned[g]);
+}
+
+/* ---- the tree ---- */
+
+static void check_node(const sl_engine *e, uint32_t i)
+{
+    const sl_prefix *tree = &e->kv.tree;
+    const sl_prefix_node *n = &tree->nodes[i];
+    uint32_t n_children = 0, n_users = 0, n_blocks = 0;
+    for (uint32_t j = 0; j < tree->n_nodes; j++)
+        n_children += tree->nodes[j].in_use && tree->nodes[j].parent == i;
+    for (const sl_sequence *s = e->running; s; s = s->next)
+        n_users += s->node == i;
+    for (int g = 0; g < tree->n_groups; g++) {
+        n_blocks += n->blocks[g] != SL_NO_BLOCK;
+        bool full = tree->has_full && g == tree->full_group, leaf = n_children == 0;
+        bool idle = n->blocks[g] != SL_NO_BLOCK && e->kv.pools[g].refs[n->blocks[g]] == 1 && n->n_pins[g] == 0;
+        if ((tree->evict[g].place[i] != UINT32_MAX) != (idle && (leaf || !full)))
+            violation("node %u: its block of group %d is %s for eviction", i, g, idle ? "not offered" : "offered");
+        if (full && n->parent != SL_NO_NODE && n->blocks[g] == SL_NO_BLOCK)
+            violation("node %u has no block of the full group", i);
+    }
+    if (n_children != n->n_children || n_users != n->n_users)
+        violation("node %u: %u children and %u users; counted %u and %u", i, n_children, n_users, n->n_children,
+                  n->n_users);
+    if (n_children + n_users + n_blocks == 0)
+        violation("node %u serves nobody", i);
+}
+
+static void check_tree(const sl_engine *e)
+{
+    uint32_t n_used = 0;
+    for (uint32_t i = 0; i < e->kv.tree.n_nodes; i++) {
+        if (!e->kv.tree.nodes[i].in_use)
+            continue;
+        n_used++;
+        check_node(e, i);
+    }
+    if (n_used != e->kv.tree.n_used)
+        violation("%u nodes in use, %u counted", n_used, e->kv.tree.n_used);
+}
+
+void check_engine(const sl_engine *e)
+{
+    check_queues(e);
+    for (int g = 0; g < e->model.plan->n_groups; g++)
+        check_blocks(e, g);
+    /* The whole tree takes long: now and then. */
+    if (e->statistics.n_steps % 16 == 0)
+        check_tree(e);
+}
+
+void check_idle(const sl_engine *e)
+{
+    check_engine(e);
+    check_tree(e);
+    if (e->running || e->waiting || e->n_running)
+        violation("work is left");
+    for (int g = 0; g < e->model.plan->n_groups; g++)
+        if (e->kv.pools[g].n_free + e->kv.tree.n_cached[g] != e->kv.pools[g].n_blocks)
+            violation("group %d: %u blocks free and %u cached of %u", g, e->kv.pools[g].n_free, e->kv.tree.n_cached[g],
+                      e->kv.pools[g].n_blocks);
+}

@@ -1,0 +1,336 @@
+/* Scenes of the engine's KV memory on the fake backend: what is computed, shared, pinned, copied, refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "fake_backend.h"
+#include "invariants.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONTEXT = 2200, PREFIX = 2000 };
+
+static sl_plan full_plan = {.groups = {{.n_layers = 1, .block_bytes = 1000}}, .n_groups = 1};
+static sl_plan mixed_plan = {
+    .groups = {{.n_layers = 1, .block_bytes = 1000}, {.window = 100, .n_layers = 3, .block_bytes = 3000}},
+    .n_groups = 2};
+
+static void require(sl_status status, const sl_err *err)
+{
+    if (status != SL_OK)
+        fail_msg("%s: %s", sl_status_name(status), err->message);
+}
+
+static sl_engine *open_engine(const sl_plan *plan, uint32_t n_sequences, uint64_t kv_bytes)
+{
+    sl_engine_model model = {.plan = plan, .backend = fake_backend(), .n_vocab = FAKE_VOCAB, .context_length = CONTEXT};
+    sl_engine_options options = {.n_sequences = n_sequences, .kv_bytes = kv_bytes, .chunk = 256, .clock = fake_clock};
+    sl_engine *e;
+    sl_err err;
+    require(sl_engine_open(&model, &options, NULL, &e, &err), &err);
+    return e;
+}
+
+static bool step(sl_engine *e)
+{
+    bool busy;
+    sl_err err;
+    require(sl_engine_step(e, fake_now_us, &busy, &err), &err);
+    check_engine(e);
+    const fake_counts *counts = fake_backend_counts(e->context);
+    if (counts->n_wrong > 0)
+        fail_msg("%s", counts->first_wrong);
+    return busy;
+}
+
+static void run_until_idle(sl_engine *e)
+{
+    while (step(e))
+        ;
+    check_idle(e);
+}
+
+static uint64_t rows_so_far(const sl_engine *e)
+{
+    return fake_backend_counts(e->context)->n_rows;
+}
+
+typedef struct {
+    uint32_t n_tokens, n_finished, n_cached;
+} outcome;
+
+static void on_event(void *user, const sl_event *event)
+{
+    outcome *o = user;
+    o->n_tokens += event->kind == SL_EVENT_TOKEN;
+    o->n_finished += event->kind == SL_EVENT_FINISHED;
+    o->n_cached = event->n_cached;
+}
+
+/* The first PREFIX tokens of every prompt are the same; tail tells the others apart. */
+static void make_prompt(uint32_t *prompt, uint32_t n, uint32_t tail)
+{
+    for (uint32_t i = 0; i < n; i++)
+        prompt[i] = i < PREFIX ? (i * 7 + i / 24) % FAKE_VOCAB : (i * 5 + tail * (i - PREFIX + 1)) % FAKE_VOCAB;
+}
+
+static sl_status submit(sl_engine *e, uint32_t n_prompt, uint32_t tail, uint32_t max_tokens, outcome *o, sl_err *err)
+{
+    uint32_t prompt[CONTEXT];
+    make_prompt(prompt, n_prompt, tail);
+    sl_request r = {.prompt = prompt,
+                    .n_prompt = n_prompt,
+                    .max_tokens = max_tokens,
+                    .warm = max_tokens == 0,
+                    .sampling = sl_sample_params_default(),
+                    .on_event = on_event,
+                    .user = o};
+    return sl_engine_submit(e, &r, NULL, err);
+}
+
+/* Sixteen prompts with a common prefix of 2,000 tokens and 16 of their own compute the prefix once: when they arrive
+ * together, and when they arrive while another one with it is still decoding. */
+static void test_prefix_is_computed_once(void **state)
+{
+    (void)state;
+    enum { N = 16, OWN = 16, ANSWER = 20 };
+    for (int p = 0; p < 2; p++) {
+        for (int late = 0; late < 2; late++) {
+            sl_engine *e = open_engine(p ? &mixed_plan : &full_plan, N + 1, 0);
+            outcome o[N + 1] = {0};
+            sl_err err;
+            if (late) {
+                require(submit(e, PREFIX, 0, 100, &o[N], &err), &err);
+                while (o[N].n_tokens < 50)
+                    step(e);
+                assert_int_equal(rows_so_far(e), PREFIX + 49);
+            }
+            for (uint32_t i = 0; i < N; i++)
+                require(submit(e, PREFIX + OWN, i, ANSWER, &o[i], &err), &err);
+            run_until_idle(e);
+            uint64_t prefix_rows = late ? PREFIX + 99 : PREFIX;
+            assert_int_equal(rows_so_far(e), prefix_rows + N * (OWN + ANSWER - 1));
+            uint32_t n_first = 0; /* requests that computed the prefix */
+            for (uint32_t i = 0; i < N; i++) {
+                assert_int_equal(o[i].n_tokens, ANSWER);
+                assert_true(o[i].n_cached == PREFIX || o[i].n_cached == 0);
+                n_first += o[i].n_cached == 0;
+            }
+            assert_int_equal(n_first, late ? 0 : 1);
+            sl_engine_close(e);
+        }
+    }
+}
+
+/* Four choices: the prompt once, full blocks shared, the partly filled one copied for all but the last to write. */
+static void test_choices_copy_on_write(void **state)
+{
+    (void)state;
+    sl_engine *e = open_engine(&full_plan, 4, 0);
+    outcome o = {0};
+    sl_err err;
+    uint32_t prompt[CONTEXT];
+    make_prompt(prompt, 100, 0);
+    sl_request r = {.prompt = prompt,
+                    .n_prompt = 100,
+                    .max_tokens = 10,
+                    .n_choices = 4,
+                    .sampling = sl_sample_params_default(),
+                    .on_event = on_event,
+                    .user = &o};
+    r.sampling.temperature = 1;
+    require(sl_engine_submit(e, &r, NULL, &err), &err);
+    step(e);
+    assert_int_equal(o.n_tokens, 4);
+    assert_int_equal(e->kv.pools[0].n_blocks - e->kv.pools[0].n_free, 7);
+    step(e);
+    assert_int_equal(fake_backend_counts(e->context)->n_copies, 3);
+    assert_int_equal(e->kv.pools[0].n_blocks - e->kv.pools[0].n_free, 10);
+    run_until_idle(e);
+    assert_int_equal(o.n_tokens, 40);
+    assert_int_equal(o.n_finished, 4);
+    assert_int_equal(rows_so_far(e), 100 + 4 * 9);
+    r.n_choices = 5;
+    assert_int_equal(sl_engine_submit(e, &r, NULL, &err), SL_ERR_LIMIT);
+    sl_engine_close(e);
+}
+
+/* A warmed prefix serves a request; pinned, it outlives a flood that evicts everything else. */
+static void test_warm_and_pin(void **state)
+{
+    (void)state;
+    sl_engine *e = open_engine(&full_plan, 1, 300 * 1000); /* 300 blocks, 4,800 tokens */
+    outcome o = {0};
+    sl_err err;
+    uint32_t prompt[CONTEXT], n_pinned = 0;
+    make_prompt(prompt, CONTEXT, 0);
+    assert_int_equal(sl_engine_pin_prefix(e, 0, prompt, PREFIX, &n_pinned, &err), SL_ERR_NOT_FOUND);
+    require(submit(e, 1000, 0, 0, &o, &err), &err);
+    run_until_idle(e);
+    require(sl_engine_pin_prefix(e, 0, prompt, PREFIX, &n_pinned, &err), &err);
+    assert_int_equal(n_pinned, 992);
+    for (uint32_t i = 0; i < 10; i++) { /* others, of another tenant */
+        sl_request r = {.prompt = prompt + i,
+                        .n_prompt = 1000,
+                        .max_tokens = 1,
+                        .tenant = 7,
+                        .sampling = sl_sample_params_default(),
+                        .on_event = on_event,
+                        .user = &o};
+        require(sl_engine_submit(e, &r, NULL, &err), &err);
+        run_until_idle(e);
+        assert_int_equal(o.n_cached, 0);
+    }
+    require(submit(e, PREFIX, 0, 1, &o, &err), &err);
+    run_until_idle(e);
+    assert_int_equal(o.n_cached, 992);
+    /* 300 blocks, 62 of them pinned */
+    sl_engine_close(e);
+    e = open_engine(&full_plan, 1, 130 * 1000);
+    require(submit(e, 1000, 0, 0, &o, &err), &err);
+    run_until_idle(e);
+    require(submit(e, PREFIX, 0, 80, &o, &err), &err); /* 130 blocks: all */
+    assert_int_equal(sl_engine_pin_prefix(e, 0, prompt, 100, &n_pinned, &err), SL_ERR_LIMIT);
+    run_until_idle(e);
+    require(sl_engine_pin_prefix(e, 0, prompt, 100, &n_pinned, &err), &err);
+    assert_int_equal(submit(e, PREFIX, 0, 80, &o, &err), SL_ERR_LIMIT);
+    assert_non_null(strstr(err.message, "pinned"));
+    require(sl_engine_unpin_prefix(e, 0, prompt, n_pinned, &err), &err);
+    assert_int_equal(sl_engine_unpin_prefix(e, 0, prompt, n_pinned, &err), SL_ERR_NOT_FOUND);
+    require(submit(e, PREFIX, 0, 80, &o, &err), &err);
+    run_until_idle(e);
+    sl_engine_close(e);
+}
+
+/* Two that do not fit together: the later one makes way, both get their whole answers, and the memory is used up. */
+static void test_preemption(void **state)
+{
+    (void)state;
+    sl_engine *e = open_engine(&full_plan, 2, 20 * 1000);
+    outcome o[2] = {0};
+    sl_err err;
+    sl_engine_statistics s;
+    assert_int_equal(sl_engine_context(e), 320);
+    require(submit(e, 32, 0, 200, &o[0], &err), &err);
+    uint32_t prompt[40];
+    for (uint32_t i = 0; i < 40; i++)
+        prompt[i] = i % 5;
+    sl_request r = {.prompt = prompt,
+                    .n_prompt = 40,
+                    .max_tokens = 200,
+                    .sampling = sl_sample_params_default(),
+                    .on_event = on_event,
+                    .user = &o[1]};
+    require(sl_engine_submit(e, &r, NULL, &err), &err);
+    uint32_t most_used = 0;
+    while (o[0].n_finished == 0) {
+        uint32_t before = o[0].n_tokens;
+        step(e);
+        assert_true(o[0].n_tokens > before || o[0].n_finished > 0);
+        sl_engine_stats(e, &s);
+        most_used = SL_MAX(most_used, s.n_blocks_used);
+    }
+    assert_int_equal(o[1].n_finished, 0);
+    run_until_idle(e);
+    sl_engine_stats(e, &s);
+    assert_true(s.n_preemptions >= 1);
+    assert_int_equal(most_used, 20);
+    assert_int_equal(o[0].n_tokens, 200);
+    assert_int_equal(o[1].n_tokens, 200);
+    r.max_tokens = 300;
+    assert_int_equal(sl_engine_submit(e, &r, NULL, &err), SL_OK); /* cut to the context, which the memory decides */
+    run_until_idle(e);
+    sl_engine_close(e);
+}
+
+static void test_bytes_are_divided(void **state)
+{
+    (void)state;
+    uint32_t n[SL_MAX_KV_GROUPS];
+    sl_err err;
+    /* Four sequences of 50 blocks; the window and a chunk of 64 take at most ceil((100 + 64 + 16) / 16) = 12. */
+    require(sl_kv_divide(&mixed_plan, 0, 4, 800, 64, n, &err), &err);
+    assert_int_equal(n[0], 200);
+    assert_int_equal(n[1], 48);
+    /* Room for 10 blocks of each group a sequence: both grow alike while sequences are shorter than the window. */
+    require(sl_kv_divide(&mixed_plan, 160000, 4, 800, 64, n, &err), &err);
+    assert_int_equal(n[0], 40);
+    assert_int_equal(n[1], 40);
+    /* Beyond the window only the first grows. */
+    require(sl_kv_divide(&mixed_plan, 48 * 3000 + 4 * 20 * 1000 + 2500, 4, 800, 64, n, &err), &err);
+    assert_int_equal(n[0], 82);
+    assert_int_equal(n[1], 48);
+    /* More than all of it: in proportion. */
+    require(sl_kv_divide(&mixed_plan, 3 * (48 * 3000 + 200 * 1000), 4, 800, 64, n, &err), &err);
+    assert_int_equal(n[0], 600);
+    assert_int_equal(n[1], 144);
+    require(sl_kv_divide(&mixed_plan, 4000, 4, 800, 64, n, &err), &err);
+    assert_int_equal(n[0], 1);
+    assert_int_equal(n[1], 1);
+    assert_int_equal(sl_kv_divide(&mixed_plan, 3999, 4, 800, 64, n, &err), SL_ERR_LIMIT);
+    assert_int_equal(sl_kv_divide(&full_plan, UINT64_MAX, 4, 800, 64, n, &err), SL_ERR_LIMIT);
+}
+
+/* The vectors of the reference code's vectors.h: key 00 01 .. 0f, messages 00 01 .. of 0 and 15 bytes. */
+static void test_digest(void **state)
+{
+    (void)state;
+    static const uint8_t expected[2][16] = {
+        {0xa3, 0x81, 0x7f, 0x04, 0xba, 0x25, 0xa8, 0xe6, 0x6d, 0xf6, 0x72, 0x14, 0xc7, 0x55, 0x02, 0x93},
+        {0x54, 0x93, 0xe9, 0x99, 0x33, 0xb0, 0xa8, 0x11, 0x7e, 0x08, 0xec, 0x0f, 0x97, 0xcf, 0xc3, 0xd9}};
+    uint8_t bytes[16];
+    for (uint8_t i = 0; i < 16; i++)
+        bytes[i] = i;
+    sl_digester *digester;
+    sl_err err;
+    require(sl_digester_open(bytes, &digester, &err), &err);
+    for (int i = 0; i < 2; i++) {
+        sl_digest digest = sl_digest_of(digester, bytes, i ? 15 : 0);
+        assert_memory_equal(&digest, expected[i], sizeof digest);
+    }
+    sl_digester_close(digester);
+}
+
+/* Dear blocks stay longer, but not for ever; of equals the older goes. */
+static void test_eviction_order(void **state)
+{
+    (void)state;
+    sl_evict e;
+    sl_err err;
+    uint32_t item;
+    require(sl_evict_open(&e, 8, &err), &err);
+    static const uint64_t costs[] = {10, 30, 10};
+    for (uint32_t i = 0; i < 3; i++) {
+        sl_evict_value(&e, i, costs[i]);
+        sl_evict_offer(&e, i);
+    }
+    assert_true(sl_evict_pop(&e, &item) && item == 0);
+    sl_evict_value(&e, 3, 10); /* on a floor of 10 now */
+    sl_evict_offer(&e, 3);
+    sl_evict_withdraw(&e, 2);
+    sl_evict_withdraw(&e, 2);
+    assert_true(sl_evict_pop(&e, &item) && item == 3);
+    sl_evict_value(&e, 4, 15); /* 35: item 1 has had its time */
+    sl_evict_offer(&e, 4);
+    assert_true(sl_evict_pop(&e, &item) && item == 1);
+    assert_true(sl_evict_pop(&e, &item) && item == 4);
+    assert_false(sl_evict_pop(&e, &item));
+    sl_evict_close(&e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_prefix_is_computed_once),
+        cmocka_unit_test(test_choices_copy_on_write),
+        cmocka_unit_test(test_warm_and_pin),
+        cmocka_unit_test(test_preemption),
+        cmocka_unit_test(test_bytes_are_divided),
+        cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_eviction_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
