@@ -12,7 +12,8 @@ import json
 import numpy as np
 import torch
 from transformers.generation.logits_process import (
-    LogitsProcessorList, MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, SequenceBiasLogitsProcessor,
+    LogitsProcessorList, MinNewTokensLengthLogitsProcessor, MinPLogitsWarper, NoBadWordsLogitsProcessor,
+    PrefixConstrainedLogitsProcessor, RepetitionPenaltyLogitsProcessor, SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper)
 
 rng = np.random.default_rng(20240607)
@@ -35,7 +36,8 @@ def make_logits():
 
 
 DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0,
-            "presence_penalty": 0.0, "frequency_penalty": 0.0, "bias": [], "prompt": [], "generated": []}
+            "presence_penalty": 0.0, "frequency_penalty": 0.0, "bias": [], "prompt": [], "generated": [],
+            "bad_words": [], "min_tokens": 0, "stop_tokens": [], "allowed_tokens": []}
 
 
 def reference(logits, c):
@@ -49,6 +51,14 @@ def reference(logits, c):
     scores = processors(ids, torch.tensor(logits)[None])
     counts = torch.bincount(torch.tensor(c["generated"], dtype=torch.long), minlength=len(logits))
     scores = scores - c["frequency_penalty"] * counts - c["presence_penalty"] * (counts > 0)
+    masks = LogitsProcessorList()
+    if c["bad_words"]:
+        masks.append(NoBadWordsLogitsProcessor(c["bad_words"]))
+    if c["min_tokens"]:
+        masks.append(MinNewTokensLengthLogitsProcessor(len(c["prompt"]), c["min_tokens"], c["stop_tokens"]))
+    if c["allowed_tokens"]:
+        masks.append(PrefixConstrainedLogitsProcessor(lambda batch, ids: c["allowed_tokens"], 1))
+    scores = masks(ids, scores)
     warpers = LogitsProcessorList([TemperatureLogitsWarper(c["temperature"])])
     if c["top_k"]:
         warpers.append(TopKLogitsWarper(c["top_k"]))
@@ -91,6 +101,43 @@ def make_cases(logits):
     return cases
 
 
+def make_masked_cases(logits):
+    """Bad words (begun in the prompt, across it and the answer, in the answer, not begun), min_tokens, allowed tokens."""
+    variants = [
+        {"bad_words": True}, {"bad_words": True, "top_k": 30, "temperature": 0.8},
+        {"min_tokens": 7, "stop_tokens": True}, {"min_tokens": 6, "stop_tokens": True}, {"min_tokens": 99, "stop_tokens": True},
+        {"allowed_tokens": 1}, {"allowed_tokens": 12}, {"allowed_tokens": 60, "top_p": 0.8},
+        {"allowed_tokens": 60, "bad_words": True, "min_tokens": 50, "stop_tokens": True, "bias": 5, "top_k": 20,
+         "repetition_penalty": 1.3, "presence_penalty": 0.5, "min_p": 0.001},
+    ]
+    cases = []
+    for name, values in logits.items():
+        n = len(values)
+        likely = [int(t) for t in np.argsort(-values)[:40]]
+        for variant in variants:
+            c = {**DEFAULTS, **variant, "prompt": [int(t) for t in rng.integers(0, n, 9)],
+                 "generated": [int(t) for t in rng.integers(0, n, 6)]}
+            past = c["prompt"] + c["generated"]
+            if c["bad_words"]:
+                c["bad_words"] = [[likely[0]], past[-1:] + [likely[1]], past[-3:] + [likely[2]], past[-8:] + [likely[3]],
+                                  past + [likely[4]], [past[-2], past[-2], likely[5]], past[-4:-1] + [likely[6]],
+                                  [0] + past + [likely[7]], past[-1:] + [likely[8]], past[-1:] + [likely[8]]]
+            if c["stop_tokens"]:
+                c["stop_tokens"] = likely[9:12] + [5]
+            if c["allowed_tokens"]:
+                some = likely[:c["allowed_tokens"] // 2] + [int(t) for t in rng.integers(0, n, c["allowed_tokens"])]
+                # one that is finite and survives every mask
+                c["allowed_tokens"] = [int(t) for t in rng.permutation(some + [likely[20]])]
+            if c["bias"]:
+                c["bias"] = [[t, float(np.float32(b))] for t, b in zip(likely[18:23], rng.normal(0, 8, 5))]
+            p = reference(values, c)
+            support = np.flatnonzero(p)
+            assert len(support)
+            cases.append({"logits": name, **{k: v for k, v in c.items() if v != DEFAULTS[k]}, "support": support.tolist(),
+                          "probability": [float(f"{v:.7g}") for v in p[support]]})
+    return cases
+
+
 def make_random():
     """Philox4x64-10 of key (seed, 0) and counter (position, 0, 0, 0); NumPy counts up before its first block."""
     words = []
@@ -111,7 +158,7 @@ def main():
                     for x in torch.log_softmax(torch.tensor(v, dtype=torch.float64), 0).numpy()] for k, v in logits.items()}
     parts = [f'"logits": {json.dumps({k: floats(v) for k, v in logits.items()})}',
              f'"logprobs": {json.dumps(logprobs)}', f'"philox": {json.dumps(make_random())}',
-             '"cases": [\n' + ",\n".join(json.dumps(c) for c in make_cases(logits)) + "\n]"]
+             '"cases": [\n' + ",\n".join(json.dumps(c) for c in make_cases(logits) + make_masked_cases(logits)) + "\n]"]
     print("{\n" + ",\n".join(parts) + "\n}")
 
 

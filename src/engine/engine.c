@@ -79,8 +79,10 @@ static sl_status open_batch(sl_engine *e, sl_err *err)
     e->rows = calloc(e->options.chunk, sizeof *e->rows);
     e->seqs = calloc(e->options.n_sequences, sizeof *e->seqs);
     e->members = calloc(e->options.n_sequences, sizeof *e->members);
-    e->draws = calloc(e->options.n_sequences, sizeof *e->draws);
-    if (!e->rows || !e->seqs || !e->members || !e->draws)
+    size_t n_draws = (size_t)e->options.logit_rows + e->options.n_sequences;
+    e->draws = calloc(n_draws, sizeof *e->draws);
+    e->drawers = calloc(n_draws, sizeof *e->drawers);
+    if (!e->rows || !e->seqs || !e->members || !e->draws || !e->drawers)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for an engine's batch");
     return SL_OK;
 }
@@ -101,6 +103,8 @@ sl_status sl_engine_open(const sl_engine_model *model, const sl_engine_options *
         status = sl_kv_open(&e->kv, model->plan, model->backend, e->context, sizes.n_blocks, &e->options, err);
     if (status == SL_OK)
         status = open_batch(e, err);
+    if (status == SL_OK)
+        status = sl_sample_team_open(pool, model->n_vocab, &e->team, err);
     if (status != SL_OK) {
         sl_engine_close(e);
         return status;
@@ -131,6 +135,8 @@ void sl_engine_close(sl_engine *e)
     free(e->seqs);
     free(e->members);
     free(e->draws);
+    free(e->drawers);
+    sl_sample_team_close(e->team);
     free(e);
 }
 
@@ -158,8 +164,11 @@ static sl_status check_request(const sl_engine *e, const sl_request *r, sl_err *
         if (r->prompt[i] >= n_vocab)
             SL_FAIL(err, SL_ERR_ARGUMENT, "token %u of the prompt is %u, but the vocabulary ends at %u", (unsigned)i,
                     r->prompt[i], n_vocab - 1);
-    if (r->max_tokens == 0 && !r->on_logits && !r->warm)
+    if (r->max_tokens == 0 && !r->on_logits && !r->prompt_logprobs && !r->warm)
         SL_FAIL(err, SL_ERR_ARGUMENT, "a request for no tokens and no logits");
+    if (r->n_prompt_logprobs > SL_MAX_LOGPROBS)
+        SL_FAIL(err, SL_ERR_ARGUMENT, "log-probabilities of %u tokens wanted at each of the prompt: at most %d",
+                r->n_prompt_logprobs, SL_MAX_LOGPROBS);
     if (r->max_tokens == 0 && r->n_choices > 1)
         SL_FAIL(err, SL_ERR_ARGUMENT, "%u choices of no tokens", r->n_choices);
     if (r->n_choices > e->options.n_sequences)

@@ -7,7 +7,7 @@
 #include "engine/stop.h"
 #include "graph/backend.h"
 #include "model/model.h"
-#include "sample/sampler.h"
+#include "sample/rows.h"
 
 typedef struct sl_engine sl_engine;
 
@@ -63,13 +63,18 @@ typedef enum sl_finish {
 } sl_finish;
 const char *sl_finish_name(sl_finish finish); /* "stop", "length", "cancelled", "error" */
 
-typedef enum sl_event_kind { SL_EVENT_TOKEN, SL_EVENT_FINISHED } sl_event_kind;
+typedef enum sl_event_kind {
+    SL_EVENT_TOKEN,
+    SL_EVENT_FINISHED,
+    SL_EVENT_PROMPT, /* log-probability of a prompt token, see sl_request.prompt_logprobs */
+} sl_event_kind;
 
 typedef struct sl_event {
     uint64_t request;
     uint32_t choice; /* of the request, from 0 on; each has a FINISHED of its own */
     sl_event_kind kind;
-    sl_sampled sampled; /* TOKEN */
+    sl_sampled sampled; /* TOKEN, PROMPT */
+    uint32_t position;  /* PROMPT: of the token in the prompt */
     /* Bytes to show from now on, valid during the call: TOKEN as far as no stop string may still take them in, FINISHED
      * the rest. Not cut at characters. All of a choice's events together give the answer without its stop string. */
     const char *bytes;
@@ -99,9 +104,14 @@ typedef struct sl_request {
     const uint32_t *stop_tokens; /* copied; none = generate until max_tokens */
     size_t n_stop_tokens;
     sl_bytes_list stop_strings; /* copied; see engine/stop.h. Needs the engine's token_bytes */
-    sl_sample_params sampling;  /* its bias array is copied */
+    /* Its arrays are copied; its stop_tokens are set to those above. Before min_tokens no stop string ends the answer. */
+    sl_sample_params sampling;
     sl_event_fn *on_event;
     sl_logits_fn *on_logits; /* not NULL: called for every prompt position from score_from on, in order */
+    /* An event PROMPT for each prompt token after position score_from, in order: its log-probability given those before
+     * it, and the n_prompt_logprobs likeliest tokens there (at most SL_MAX_LOGPROBS). Nothing is kept of past ones. */
+    bool prompt_logprobs;
+    uint32_t n_prompt_logprobs;
     uint32_t score_from;
     void *user;
 } sl_request;

@@ -8,18 +8,15 @@
 
 static bool copy_arrays(sl_sequence *s, const sl_request *request, uint32_t capacity)
 {
-    size_t n_stop = request->n_stop_tokens, n_bias = request->sampling.n_bias;
+    size_t n_stop = request->n_stop_tokens;
     uint32_t *stop = calloc(n_stop + 1, sizeof *stop);
-    sl_logit_bias *bias = calloc(n_bias + 1, sizeof *bias);
     s->tokens = calloc((size_t)capacity + 1, sizeof *s->tokens);
     s->request.stop_tokens = stop;
-    s->request.sampling.bias = bias;
-    if (!stop || !bias || !s->tokens)
+    s->request.sampling.stop_tokens = (sl_token_list){stop, n_stop};
+    if (!stop || !s->tokens)
         return false;
     if (n_stop)
         memcpy(stop, request->stop_tokens, n_stop * sizeof *stop);
-    if (n_bias)
-        memcpy(bias, request->sampling.bias, n_bias * sizeof *bias);
     memcpy(s->tokens, request->prompt, request->n_prompt * sizeof *s->tokens);
     s->request.prompt = s->tokens;
     s->n_tokens = (uint32_t)request->n_prompt;
@@ -58,9 +55,9 @@ sl_status sl_sequence_open(const sl_request *request, uint32_t choice, const sl_
     s->request.max_tokens = SL_MIN(request->max_tokens, context - (uint32_t)request->n_prompt);
     s->request.stop_tokens = NULL;
     s->request.stop_strings = (sl_bytes_list){0}; /* stop has its own copy */
-    s->request.sampling.bias = NULL;
     s->request.sampling.seed = choice_seed(request->sampling.seed, choice);
-    s->n_scored = request->on_logits ? SL_MIN(request->score_from, (uint32_t)request->n_prompt) : UINT32_MAX;
+    bool scores = request->on_logits || request->prompt_logprobs;
+    s->n_scored = scores ? SL_MIN(request->score_from, (uint32_t)request->n_prompt) : UINT32_MAX;
     uint32_t capacity = (uint32_t)request->n_prompt + s->request.max_tokens;
     sl_status status = SL_OK;
     if (!copy_arrays(s, request, capacity) || !make_tables(s, capacity, n_groups))
@@ -91,7 +88,6 @@ void sl_sequence_close(sl_sequence *s)
     sl_sampler_close(s->sampler);
     sl_stop_close(s->stop);
     free((void *)(uintptr_t)s->request.stop_tokens);
-    free((void *)(uintptr_t)s->request.sampling.bias);
     free(s->tokens);
     free(s->digests);
     for (int g = 0; g < SL_MAX_KV_GROUPS; g++)

@@ -9,7 +9,7 @@ typedef struct sl_sequence {
     struct sl_sequence *next; /* in its queue, or among its elder's siblings */
     uint64_t id;
     uint32_t choice;
-    sl_request request; /* prompt, stop tokens and bias point into this sequence's own memory */
+    sl_request request; /* prompt and stop tokens point into this sequence's own memory */
     sl_sampler *sampler;
     sl_stop *stop;             /* NULL without token bytes */
     uint32_t *tokens;          /* prompt, then what was generated */

@@ -84,7 +84,8 @@ static void admit(sl_engine *e)
 
 static bool is_scored(const sl_sequence *s, uint32_t position)
 {
-    return position >= s->n_scored && position < s->request.n_prompt;
+    /* the log-probability of a prompt's token needs one before it, a scoring callback also wants the last logits */
+    return position >= s->n_scored && position + !s->request.on_logits < s->request.n_prompt;
 }
 
 static bool is_wanted(const sl_sequence *s, uint32_t position)
@@ -230,13 +231,28 @@ static void finish(sl_sequence *s, sl_finish reason)
     s->finish = reason;
 }
 
-static void add_draw(sl_engine *e, sl_sequence *s, uint32_t wanted)
+static void add_draw(sl_engine *e, sl_sequence *s, float *logits)
 {
-    e->draws[e->n_draws++] = (sl_draw){.sequence = s, .wanted = wanted};
+    e->drawers[e->n_draws] = s;
+    e->draws[e->n_draws++] = (sl_sample_row){.sampler = s->sampler, .logits = logits, .position = s->n_tokens};
+}
+
+/* What a prompt position's logits say of the next token: the callback sees them now, the workers score them later. */
+static void score(sl_engine *e, sl_sequence *s, uint32_t position, float *logits)
+{
+    const sl_request *r = &s->request;
+    if (r->on_logits)
+        r->on_logits(r->user, position, logits);
+    s->n_scored = position + 1;
+    if (!r->prompt_logprobs || position + 1 == r->n_prompt)
+        return;
+    e->drawers[e->n_draws] = s;
+    e->draws[e->n_draws++] = (sl_sample_row){
+        .logits = logits, .position = position + 1, .token = s->tokens[position + 1], .n_top = r->n_prompt_logprobs};
 }
 
 /* The prompt is computed: the other choices go on from here with the same blocks and draw from the same logits. */
-static void fork_siblings(sl_engine *e, sl_sequence *s, uint32_t wanted)
+static void fork_siblings(sl_engine *e, sl_sequence *s, float *logits)
 {
     while (s->siblings) {
         sl_sequence *sibling = s->siblings;
@@ -245,7 +261,7 @@ static void fork_siblings(sl_engine *e, sl_sequence *s, uint32_t wanted)
         sibling->n_scored = s->n_scored;
         sl_kv_fork(&e->kv, s, sibling);
         sl_queue_insert(&e->running, sibling);
-        add_draw(e, sibling, wanted);
+        add_draw(e, sibling, logits);
     }
 }
 
@@ -253,38 +269,30 @@ static void fork_siblings(sl_engine *e, sl_sequence *s, uint32_t wanted)
  * drawn. *wanted counts the wanted rows before. */
 static void advance(sl_engine *e, sl_sequence *s, uint32_t *wanted)
 {
-    uint32_t begin = s->n_done, draw = UINT32_MAX;
+    uint32_t begin = s->n_done;
     s->n_done += s->n_planned;
     sl_kv_publish(&e->kv, s);
     for (uint32_t position = begin; position < s->n_done; position++) {
         if (!is_wanted(s, position))
             continue;
-        uint32_t row = (*wanted)++;
-        if (is_scored(s, position)) {
-            s->request.on_logits(s->request.user, position, e->model.backend->logits(e->context, row));
-            s->n_scored = position + 1;
+        float *logits = e->model.backend->logits(e->context, (*wanted)++);
+        if (is_scored(s, position))
+            score(e, s, position, logits);
+        if (position + 1 == s->n_tokens && s->request.max_tokens > 0) {
+            add_draw(e, s, logits);
+            fork_siblings(e, s, logits);
         }
-        if (position + 1 == s->n_tokens && s->request.max_tokens > 0)
-            draw = row;
-    }
-    if (draw != UINT32_MAX) {
-        add_draw(e, s, draw);
-        fork_siblings(e, s, draw);
     }
 }
 
-/* Moves every member forward and draws a token for each whose tokens are all computed. */
+/* Moves every member forward, draws a token for each whose tokens are all computed, and scores prompts. */
 static void sample(sl_engine *e)
 {
     uint32_t wanted = 0;
     e->n_draws = 0;
     for (uint32_t i = 0; i < e->n_seqs; i++)
         advance(e, e->members[i], &wanted);
-    for (uint32_t i = 0; i < e->n_draws; i++) {
-        sl_draw *d = &e->draws[i];
-        d->status = sl_sampler_sample(d->sequence->sampler, e->model.backend->logits(e->context, d->wanted),
-                                      d->sequence->n_tokens, &d->sampled, &d->error);
-    }
+    sl_sample_rows(e->team, e->draws, e->n_draws);
 }
 
 /* ---- emit: tell of tokens and of what ended, and give its memory back ---- */
@@ -313,6 +321,20 @@ static void emit_token(sl_sequence *s, const sl_sampled *sampled, sl_bytes visib
     s->request.on_event(s->request.user, &event);
 }
 
+static void emit_prompt_logprob(sl_sequence *s, const sl_sample_row *draw)
+{
+    if (!s->request.on_event)
+        return;
+    sl_event event = {.request = s->id,
+                      .choice = s->choice,
+                      .kind = SL_EVENT_PROMPT,
+                      .sampled = draw->sampled,
+                      .position = (uint32_t)draw->position,
+                      .n_prompt = (uint32_t)s->request.n_prompt,
+                      .n_cached = s->n_cached};
+    s->request.on_event(s->request.user, &event);
+}
+
 static void prompt_is_done(sl_engine *e, sl_sequence *s, int64_t now_us)
 {
     s->first_us = now_us;
@@ -322,32 +344,40 @@ static void prompt_is_done(sl_engine *e, sl_sequence *s, int64_t now_us)
     e->statistics.cached_tokens += s->n_cached;
 }
 
-static void accept_draw(sl_engine *e, const sl_draw *d, int64_t now_us)
+static void accept_token(sl_engine *e, sl_sequence *s, const sl_sampled *sampled, int64_t now_us)
 {
-    sl_sequence *s = d->sequence;
-    if (d->status != SL_OK) {
-        s->error = d->error;
-        finish(s, SL_FINISH_ERROR);
-        return;
-    }
     s->last_us = now_us;
     if (s->n_generated == 0)
         prompt_is_done(e, s, now_us);
-    if (is_stop(s, d->sampled.token)) {
+    if (is_stop(s, sampled->token)) {
         finish(s, SL_FINISH_STOP);
         return;
     }
-    sl_sampler_accept(s->sampler, d->sampled.token, true);
-    s->tokens[s->n_tokens++] = d->sampled.token;
+    sl_sampler_accept(s->sampler, sampled->token, true);
+    s->tokens[s->n_tokens++] = sampled->token;
     s->n_generated++;
     e->statistics.generated_tokens++;
     sl_bytes visible;
-    bool stopped = sl_stop_push(s->stop, d->sampled.token, true, &visible);
-    emit_token(s, &d->sampled, visible);
+    bool stopped = sl_stop_push(s->stop, sampled->token, s->n_generated >= s->request.sampling.min_tokens, &visible);
+    emit_token(s, sampled, visible);
     if (stopped)
         finish(s, SL_FINISH_STOP);
     else if (s->n_generated == s->request.max_tokens)
         finish(s, SL_FINISH_LENGTH);
+}
+
+static void accept_draw(sl_engine *e, sl_sequence *s, const sl_sample_row *draw, int64_t now_us)
+{
+    if (s->finished) /* an earlier draw of this step failed */
+        return;
+    if (draw->status != SL_OK) {
+        s->error = draw->error;
+        finish(s, SL_FINISH_ERROR);
+    } else if (draw->sampler) {
+        accept_token(e, s, &draw->sampled, now_us);
+    } else {
+        emit_prompt_logprob(s, draw);
+    }
 }
 
 static void emit_finished(sl_sequence *s)
@@ -406,10 +436,10 @@ static void emit(sl_engine *e)
 {
     int64_t now_us = sl_engine_now(e);
     for (uint32_t i = 0; i < e->n_draws; i++)
-        accept_draw(e, &e->draws[i], now_us);
+        accept_draw(e, e->drawers[i], &e->draws[i], now_us);
     for (uint32_t i = 0; i < e->n_seqs; i++) {
         sl_sequence *s = e->members[i];
-        if (s->request.max_tokens > 0 || s->n_done < s->n_tokens)
+        if (s->finished || s->request.max_tokens > 0 || s->n_done < s->n_tokens)
             continue;
         prompt_is_done(e, s, now_us);
         s->last_us = now_us;

@@ -4,15 +4,6 @@
 
 #include "engine/kv.h"
 
-/* A token to be chosen in the step in progress. */
-typedef struct sl_draw {
-    sl_sequence *sequence;
-    uint32_t wanted; /* its logits are those of this wanted row */
-    sl_status status;
-    sl_sampled sampled;
-    sl_err error;
-} sl_draw;
-
 struct sl_engine {
     sl_engine_model model;
     sl_context *context;
@@ -26,7 +17,9 @@ struct sl_engine {
     sl_row *rows;          /* options.chunk */
     sl_batch_seq *seqs;    /* options.n_sequences */
     sl_sequence **members; /* sequence of each of seqs */
-    sl_draw *draws;        /* options.n_sequences */
+    sl_sample_row *draws;  /* what is sampled or scored: options.logit_rows + options.n_sequences */
+    sl_sequence **drawers; /* sequence of each of draws */
+    sl_sample_team *team;
     uint32_t n_rows, n_seqs, n_draws;
 };
 

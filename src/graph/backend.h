@@ -62,8 +62,8 @@ typedef struct sl_backend {
     void (*context_close)(sl_context *context);
     /* Runs the whole plan on a batch. SL_ERR_UNSUPPORTED for a row that needs what the backend lacks. */
     sl_status (*run)(sl_context *context, const sl_batch *batch, sl_err *err);
-    /* Logits of the index-th wanted row of the last run, readable by the host until the next. */
-    const float *(*logits)(sl_context *context, uint32_t index);
+    /* Logits of the index-th wanted row of the last run, the host's to read and write until the next. */
+    float *(*logits)(sl_context *context, uint32_t index);
     void (*copy_block)(sl_context *context, int group, uint32_t from, uint32_t to);
     void (*synchronise)(sl_context *context);
     void (*set_tap)(sl_context *context, sl_tap_fn *fn, void *user);

@@ -583,7 +583,7 @@ static sl_status cpu_context_open(const sl_plan *plan, const sl_context_sizes *s
     return SL_OK;
 }
 
-static const float *cpu_logits(sl_context *context, uint32_t index)
+static float *cpu_logits(sl_context *context, uint32_t index)
 {
     return value_row(context, context->plan->graph.logits, index);
 }

@@ -1,45 +1,13 @@
 #include "sample/candidates.h"
 
 #include "base/status.h"
+#include "sample/exp.h"
 
 #include <float.h>
 #include <math.h>
 
-/* About -ln(2^-126): beyond this a float's exponential is subnormal. */
-static const float d_max = 87.3f;
-
 /* Digits of the radix selection, most significant first: 11 + 11 + 10 bits. */
 enum { RADIX_BITS = 11, RADIX_SIZE = 1 << RADIX_BITS };
-
-/* exp(-d) for d >= 0, at least exp(-d_max); free of branches and library calls so that it vectorises and gives the same
- * bits on every machine: -d = n ln 2 + r, Taylor to the seventh power in r, the exponent added as an integer. */
-static inline float exp_negative(float d)
-{
-    const float round = 0x1.8p23f;
-    /* as integers, for positive floats order alike and the compiler vectorises only their comparison */
-    union {
-        float f;
-        int32_t i;
-    } limit = {.f = d_max}, clamped = {.f = d};
-    clamped.i = SL_MIN(clamped.i, limit.i);
-    float x = -clamped.f;
-    union {
-        float f;
-        int32_t i;
-    } shift = {.f = x * 0x1.715476p0f + round}, scale;
-    float n = shift.f - round;
-    float r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
-    float p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    scale.f = p * r + 1.0f;
-    scale.i += (int32_t)((uint32_t)shift.i << 23);
-    return scale.f;
-}
 
 bool sl_logits_scan(const float *logits, uint32_t n, int32_t *block_max, int32_t *max)
 {
@@ -155,10 +123,10 @@ void sl_candidates_weigh(sl_candidates *c, float max_logit, float temperature)
 {
     const float *restrict logit = c->logit;
     float *restrict weight = c->weight;
-    float scale = 1.0f / temperature, floor = exp_negative(d_max);
+    float scale = 1.0f / temperature, floor = sl_exp_negative(SL_EXP_RANGE);
     uint32_t n = c->n, n_kept = 0;
     for (uint32_t i = 0; i < n; i++)
-        weight[i] = exp_negative((max_logit - logit[i]) * scale);
+        weight[i] = sl_exp_negative((max_logit - logit[i]) * scale);
     for (uint32_t i = 0; i < n; i++)
         n_kept += weight[i] > floor;
     if (n_kept == n)
@@ -169,24 +137,11 @@ void sl_candidates_weigh(sl_candidates *c, float max_logit, float temperature)
     c->n = n_kept;
 }
 
-/* Sum of n weights in eight interleaved partial sums: an order that is fixed and fast. */
-static double sum_weights(const float *weight, uint32_t n)
-{
-    double part[8] = {0};
-    uint32_t i = 0;
-    for (; i + 8 <= n; i += 8)
-        for (uint32_t j = 0; j < 8; j++)
-            part[j] += (double)weight[i + j];
-    for (; i < n; i++)
-        part[i % 8] += (double)weight[i];
-    return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
-}
-
 static double sum_blocks(const sl_candidates *c)
 {
     double sum = 0;
     for (uint32_t i = 0; i < c->n; i += SL_KEY_BLOCK)
-        sum += sum_weights(c->weight + i, SL_MIN(c->n - i, (uint32_t)SL_KEY_BLOCK));
+        sum += sl_sum_weights(c->weight + i, SL_MIN(c->n - i, (uint32_t)SL_KEY_BLOCK));
     return sum;
 }
 
@@ -209,7 +164,7 @@ uint32_t sl_candidates_draw(const sl_candidates *c, double uniform)
     double target = uniform * sum_blocks(c), sum = 0;
     uint32_t begin = 0;
     for (; c->n - begin > SL_KEY_BLOCK; begin += SL_KEY_BLOCK) {
-        double next = sum + sum_weights(c->weight + begin, SL_KEY_BLOCK);
+        double next = sum + sl_sum_weights(c->weight + begin, SL_KEY_BLOCK);
         if (next > target)
             break;
         sum = next;

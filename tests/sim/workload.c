@@ -143,9 +143,12 @@ static uint32_t expect_token(const client *c, const choice *x)
 {
     float logits[FAKE_VOCAB];
     sl_sampled sampled;
+    sl_sample_scratch *scratch;
     sl_err err;
     fake_logits(x->chain, FAKE_VOCAB, logits);
-    require(sl_sampler_sample(x->sampler, logits, c->n_prompt + x->n_generated, &sampled, &err), &err);
+    require(sl_sample_scratch_open(FAKE_VOCAB, &scratch, &err), &err);
+    require(sl_sampler_sample(x->sampler, scratch, logits, c->n_prompt + x->n_generated, &sampled, &err), &err);
+    sl_sample_scratch_close(scratch);
     return sampled.token;
 }
 

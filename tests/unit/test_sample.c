@@ -12,10 +12,12 @@
 #include <jansson.h>
 
 #include "sample/philox.h"
+#include "sample/rows.h"
 #include "sample/sampler.h"
 #include "sample/sampler_internal.h"
 
 static json_t *golden;
+static sl_sample_scratch *scratch; /* for the samplers of the size opened last */
 
 static int load_golden(void **state)
 {
@@ -31,6 +33,7 @@ static int free_golden(void **state)
 {
     (void)state;
     json_decref(golden);
+    sl_sample_scratch_close(scratch);
     return 0;
 }
 
@@ -64,12 +67,21 @@ static float number(const json_t *object, const char *key, float fallback)
     return v ? (float)json_number_value(v) : fallback;
 }
 
+static void need_scratch(uint32_t n_vocab)
+{
+    if (scratch && scratch->n_vocab == n_vocab)
+        return;
+    sl_sample_scratch_close(scratch);
+    assert_int_equal(sl_sample_scratch_open(n_vocab, &scratch, NULL), SL_OK);
+}
+
 static sl_sampler *open_sampler(const sl_sample_params *params, uint32_t n_vocab)
 {
     sl_sampler *sampler;
     sl_err err;
     if (sl_sampler_open(params, n_vocab, &sampler, &err) != SL_OK)
         fail_msg("%s", err.message);
+    need_scratch(n_vocab);
     return sampler;
 }
 
@@ -79,8 +91,37 @@ static void accept_all(sl_sampler *sampler, const json_t *tokens, bool generated
         sl_sampler_accept(sampler, (uint32_t)json_integer_value(json_array_get(tokens, i)), generated);
 }
 
+/* A list of tokens of a case; *store is advanced. */
+static sl_token_list read_tokens(const json_t *array, uint32_t **store)
+{
+    sl_token_list list = {*store, json_array_size(array)};
+    for (size_t i = 0; i < list.n; i++)
+        *(*store)++ = (uint32_t)json_integer_value(json_array_get(array, i));
+    return list;
+}
+
+enum { CASE_TOKENS = 400, CASE_WORDS = 20 };
+
+/* Bad words, stop tokens and allowed tokens of a case. */
+static void read_masks(const json_t *c, sl_sample_params *params, sl_token_list *words, uint32_t *store)
+{
+    const uint32_t *begin = store;
+    const json_t *bad = json_object_get(c, "bad_words");
+    params->n_bad_words = json_array_size(bad);
+    params->bad_words = words;
+    assert_true(params->n_bad_words <= CASE_WORDS);
+    for (size_t i = 0; i < params->n_bad_words; i++)
+        words[i] = read_tokens(json_array_get(bad, i), &store);
+    params->stop_tokens = read_tokens(json_object_get(c, "stop_tokens"), &store);
+    params->allowed_tokens = read_tokens(json_object_get(c, "allowed_tokens"), &store);
+    params->min_tokens = (uint32_t)number(c, "min_tokens", 0);
+    assert_true(store <= begin + CASE_TOKENS);
+}
+
 static void compare_case(const json_t *c, size_t index)
 {
+    uint32_t store[CASE_TOKENS];
+    sl_token_list words[CASE_WORDS];
     uint32_t n, n_support, n_probabilities;
     float *logits = read_logits(json_string_value(json_object_get(c, "logits")), &n);
     double *support = read_numbers(json_object_get(c, "support"), &n_support);
@@ -103,11 +144,18 @@ static void compare_case(const json_t *c, size_t index)
         bias[i].bias = (float)json_number_value(json_array_get(entry, 1));
     }
     params.bias = bias;
+    read_masks(c, &params, words, store);
     sl_sampler *sampler = open_sampler(&params, n);
+    memset(store, 0xff, sizeof store); /* the sampler has its own copies */
+    memset(words, 0, sizeof words);
+    memset(bias, 0, sizeof bias);
     accept_all(sampler, json_object_get(c, "prompt"), false);
     accept_all(sampler, json_object_get(c, "generated"), true);
     const sl_candidates *got;
-    assert_int_equal(sl_sampler_filter(sampler, logits, &got, NULL), SL_OK);
+    float *before = read_logits(json_string_value(json_object_get(c, "logits")), &n);
+    assert_int_equal(sl_sampler_filter(sampler, scratch, logits, &got, NULL), SL_OK);
+    assert_memory_equal(before, logits, n * sizeof *logits);
+    free(before);
     double sum = 0, largest = 0;
     for (uint32_t i = 0; i < got->n; i++) {
         sum += (double)got->weight[i];
@@ -179,7 +227,7 @@ static void test_logprobs(void **state)
         sl_sampler *sampler = open_sampler(&params, n);
         for (uint64_t position = 0; position < 50; position++) {
             sl_sampled got;
-            assert_int_equal(sl_sampler_sample(sampler, logits, position, &got, NULL), SL_OK);
+            assert_int_equal(sl_sampler_sample(sampler, scratch, logits, position, &got, NULL), SL_OK);
             sl_sampler_accept(sampler, got.token, true);
             assert_true(fabs((double)got.logprob - expected[got.token]) < 1e-5);
             assert_int_equal(got.n_top, SL_MAX_LOGPROBS);
@@ -215,11 +263,11 @@ static void test_frequencies(void **state)
         uint32_t count[N] = {0};
         sl_sampled got;
         for (uint64_t position = 0; position < N_DRAWS; position++) {
-            assert_int_equal(sl_sampler_sample(sampler, logits, position, &got, NULL), SL_OK);
+            assert_int_equal(sl_sampler_sample(sampler, scratch, logits, position, &got, NULL), SL_OK);
             count[got.token]++;
         }
         const sl_candidates *c;
-        assert_int_equal(sl_sampler_filter(sampler, logits, &c, NULL), SL_OK);
+        assert_int_equal(sl_sampler_filter(sampler, scratch, logits, &c, NULL), SL_OK);
         double sum = 0, chi = 0, rest_expected = 0, rest = 0, n_cells = 0, n_drawn = 0;
         for (uint32_t i = 0; i < c->n; i++)
             sum += (double)c->weight[i];
@@ -251,12 +299,12 @@ static void test_frequencies(void **state)
     free(logits);
 }
 
-static sl_sampled sample_once(const sl_sample_params *params, const float *logits, uint32_t n, uint64_t position)
+static sl_sampled sample_once(const sl_sample_params *params, float *logits, uint32_t n, uint64_t position)
 {
     sl_sampler *sampler = open_sampler(params, n);
     sl_sampled got;
     sl_err err;
-    if (sl_sampler_sample(sampler, logits, position, &got, &err) != SL_OK)
+    if (sl_sampler_sample(sampler, scratch, logits, position, &got, &err) != SL_OK)
         fail_msg("%s", err.message);
     sl_sampler_close(sampler);
     return got;
@@ -284,7 +332,7 @@ static void test_ties(void **state)
         params.top_k = k;
         sl_sampler *sampler = open_sampler(&params, N);
         const sl_candidates *c;
-        assert_int_equal(sl_sampler_filter(sampler, logits, &c, NULL), SL_OK);
+        assert_int_equal(sl_sampler_filter(sampler, scratch, logits, &c, NULL), SL_OK);
         assert_int_equal(c->n, k);
         for (uint32_t i = 0; i < k; i++)
             assert_int_equal(c->id[i], 3 * ((i + 1) / 2) + ((i + 1) % 2));
@@ -296,7 +344,7 @@ static void test_ties(void **state)
     params.top_p = 0.25f;
     sl_sampler *sampler = open_sampler(&params, N);
     const sl_candidates *c;
-    assert_int_equal(sl_sampler_filter(sampler, logits, &c, NULL), SL_OK);
+    assert_int_equal(sl_sampler_filter(sampler, scratch, logits, &c, NULL), SL_OK);
     assert_int_equal(c->n, 250);
     assert_int_equal(c->id[249], 249);
     sl_sampler_close(sampler);
@@ -329,7 +377,7 @@ static void test_large(void **state)
         params.top_k = ks[k];
         sl_sampler *sampler = open_sampler(&params, N);
         const sl_candidates *c;
-        assert_int_equal(sl_sampler_filter(sampler, logits, &c, NULL), SL_OK);
+        assert_int_equal(sl_sampler_filter(sampler, scratch, logits, &c, NULL), SL_OK);
         uint32_t n = SL_MIN(ks[k], (uint32_t)N);
         assert_int_equal(c->n, n);
         for (uint32_t i = 0; i < n; i++)
@@ -342,7 +390,7 @@ static void test_large(void **state)
         params.top_p = (float)ps[k];
         sl_sampler *sampler = open_sampler(&params, N);
         const sl_candidates *c;
-        assert_int_equal(sl_sampler_filter(sampler, logits, &c, NULL), SL_OK);
+        assert_int_equal(sl_sampler_filter(sampler, scratch, logits, &c, NULL), SL_OK);
         double mass = 0;
         uint32_t n = 0;
         while (mass < (double)params.top_p * total)
@@ -356,7 +404,7 @@ static void test_large(void **state)
     sl_sampler *sampler = open_sampler(&params, N);
     for (uint64_t position = 0; position < 10; position++) {
         sl_sampled got;
-        assert_int_equal(sl_sampler_sample(sampler, logits, position, &got, NULL), SL_OK);
+        assert_int_equal(sl_sampler_sample(sampler, scratch, logits, position, &got, NULL), SL_OK);
         assert_int_equal(got.token, sample_once(&params, logits, N, position).token);
         assert_true(isnan(got.logprob));
     }
@@ -417,6 +465,29 @@ static void test_bad_params(void **state)
         assert_int_equal(sl_sample_params_check(&params, 10, &err), SL_ERR_ARGUMENT);
         assert_non_null(strstr(err.message, "logit_bias"));
     }
+    const uint32_t tokens[] = {3, 10};
+    for (size_t n_good = 0; n_good < 2; n_good++) {
+        sl_token_list lists[] = {{tokens, 2}, {NULL, 1}, {tokens + 1, 1}};
+        for (size_t i = 0; i < SL_COUNTOF(lists); i++) {
+            params = sl_sample_params_default();
+            *(n_good ? &params.stop_tokens : &params.allowed_tokens) = lists[i];
+            assert_int_equal(sl_sample_params_check(&params, 10, &err), SL_ERR_ARGUMENT);
+            assert_non_null(strstr(err.message, n_good ? "stop_tokens" : "allowed_tokens"));
+        }
+    }
+    const sl_token_list bad_words[] = {{tokens, 2}, {tokens, 0}, {tokens, SL_MAX_BAD_WORD + 1}, {NULL, 1}};
+    for (size_t i = 0; i < SL_COUNTOF(bad_words); i++) {
+        params = sl_sample_params_default();
+        params.bad_words = &bad_words[i];
+        params.n_bad_words = 1;
+        assert_int_equal(sl_sample_params_check(&params, 10, &err), SL_ERR_ARGUMENT);
+        assert_non_null(strstr(err.message, "bad_words"));
+    }
+    params.bad_words = NULL;
+    assert_int_equal(sl_sample_params_check(&params, 10, &err), SL_ERR_ARGUMENT);
+    params.bad_words = bad_words;
+    params.n_bad_words = SL_MAX_BAD_WORDS + 1;
+    assert_int_equal(sl_sample_params_check(&params, 10, &err), SL_ERR_ARGUMENT);
     params = sl_sample_params_default();
     sl_sampler *sampler;
     assert_int_equal(sl_sampler_open(&params, 0, &sampler, &err), SL_ERR_ARGUMENT);
@@ -443,17 +514,17 @@ static void test_bad_logits(void **state)
                     logits[i] = -INFINITY;
                 logits[20] = 1;
                 logits[at] = bad[b];
-                assert_int_equal(sl_sampler_sample(sampler, logits, 0, &got, &err), SL_ERR_NUMERIC);
+                assert_int_equal(sl_sampler_sample(sampler, scratch, logits, 0, &got, &err), SL_ERR_NUMERIC);
             }
         }
         for (int i = 0; i < N; i++)
             logits[i] = -INFINITY;
-        assert_int_equal(sl_sampler_sample(sampler, logits, 0, &got, &err), SL_ERR_NUMERIC);
+        assert_int_equal(sl_sampler_sample(sampler, scratch, logits, 0, &got, &err), SL_ERR_NUMERIC);
         logits[N - 1] = -3e38f;
-        assert_int_equal(sl_sampler_sample(sampler, logits, 0, &got, &err), SL_OK);
+        assert_int_equal(sl_sampler_sample(sampler, scratch, logits, 0, &got, &err), SL_OK);
         assert_int_equal(got.token, N - 1);
         logits[5] = 3e38f;
-        assert_int_equal(sl_sampler_sample(sampler, logits, 0, &got, &err), SL_OK);
+        assert_int_equal(sl_sampler_sample(sampler, scratch, logits, 0, &got, &err), SL_OK);
         assert_int_equal(got.token, 5);
         sl_sampler_close(sampler);
     }
@@ -468,6 +539,143 @@ static void test_log_sum_exp(void **state)
     assert_true(sl_log_sum_exp(huge, 2) == (double)3e38f);
     assert_true(sl_log_sum_exp(masked, 3) == 2);
     assert_true(sl_log_sum_exp(none, 2) == -INFINITY);
+    enum { N = 10007 };
+    static float logits[N];
+    for (double scale = 0.1; scale < 100; scale *= 3) {
+        double sum = 0;
+        for (uint32_t i = 0; i < N; i++) {
+            logits[i] = (float)(scale * (sl_philox_uniform(3, i) - 0.5) + scale);
+            sum += exp((double)logits[i]);
+        }
+        assert_true(fabs(sl_log_sum_exp(logits, N) - log(sum)) < 2e-7 * (1 + scale));
+    }
+}
+
+/* Stop tokens come back after min_tokens generated ones; a mask that leaves nothing is an error, and the logits are
+ * whole again after it. */
+static void test_masks_end(void **state)
+{
+    (void)state;
+    enum { N = 100 };
+    float logits[N] = {0};
+    logits[7] = 5;
+    logits[8] = 4;
+    const uint32_t stops[] = {7, 8};
+    sl_sample_params params = sl_sample_params_default();
+    params.stop_tokens = (sl_token_list){stops, 2};
+    params.min_tokens = 3;
+    sl_sampler *sampler = open_sampler(&params, N);
+    sl_sampler_accept(sampler, 1, false);
+    for (uint32_t i = 0; i < 5; i++) {
+        sl_sampled got;
+        assert_int_equal(sl_sampler_sample(sampler, scratch, logits, i, &got, NULL), SL_OK);
+        assert_int_equal(got.token, i < 3 ? 0 : 7);
+        sl_sampler_accept(sampler, got.token, true);
+    }
+    sl_sampler_close(sampler);
+    params.allowed_tokens = params.stop_tokens;
+    sampler = open_sampler(&params, N);
+    sl_sampled got;
+    sl_err err;
+    assert_int_equal(sl_sampler_sample(sampler, scratch, logits, 0, &got, &err), SL_ERR_NUMERIC);
+    assert_true(logits[7] == 5 && logits[8] == 4);
+    sl_sampler_close(sampler);
+}
+
+/* ---- rows on several workers ---- */
+
+enum { ROWS_VOCAB = 5000, MANY_ROWS = 41 };
+
+static sl_sample_params row_params(size_t r, const uint32_t *tokens)
+{
+    sl_sample_params params = sl_sample_params_default();
+    params.seed = r;
+    params.temperature = r % 4 ? 0.5f + (float)(r % 3) : 0;
+    params.top_p = r % 5 == 1 ? 0.9f : 1;
+    params.top_k = r % 7 == 2 ? 50 : 0;
+    params.repetition_penalty = r % 3 == 0 ? 1.3f : 1;
+    params.n_logprobs = (uint32_t)(r % 6);
+    if (r % 4 == 3)
+        params.allowed_tokens = (sl_token_list){tokens, 200};
+    return params;
+}
+
+/* Samples and scores the rows with a pool; every third shares its logits with the one before. */
+static void do_rows(int n_workers, float *logits, sl_sample_row *rows)
+{
+    uint32_t tokens[200];
+    sl_threads *pool;
+    sl_sample_team *team;
+    sl_err err;
+    for (uint32_t i = 0; i < 200; i++)
+        tokens[i] = (i * 7919) % ROWS_VOCAB;
+    assert_int_equal(sl_threads_open(n_workers, &pool, &err), SL_OK);
+    assert_int_equal(sl_sample_team_open(pool, ROWS_VOCAB, &team, &err), SL_OK);
+    memset(rows, 0, MANY_ROWS * sizeof *rows);
+    for (size_t r = 0; r < MANY_ROWS; r++) {
+        rows[r].logits = logits + (r - (r % 3 == 2)) * ROWS_VOCAB;
+        rows[r].position = r;
+        rows[r].token = (uint32_t)r;
+        rows[r].n_top = (uint32_t)r % SL_MAX_LOGPROBS;
+        if (r % 8 == 5)
+            continue; /* scored */
+        sl_sample_params params = row_params(r, tokens);
+        rows[r].sampler = open_sampler(&params, ROWS_VOCAB);
+        for (uint32_t t = 0; t < 100; t++)
+            sl_sampler_accept(rows[r].sampler, t * 13 + (uint32_t)r, true);
+    }
+    sl_sample_rows(team, rows, 0);
+    sl_sample_rows(team, rows, MANY_ROWS);
+    for (size_t r = 0; r < MANY_ROWS; r++) {
+        sl_sampler_close(rows[r].sampler);
+        rows[r].sampler = NULL;
+    }
+    sl_sample_team_close(team);
+    sl_threads_close(pool);
+}
+
+static void assert_same_sampled(const sl_sampled *a, const sl_sampled *b)
+{
+    assert_int_equal(a->token, b->token);
+    assert_memory_equal(&a->logprob, &b->logprob, sizeof a->logprob);
+    assert_int_equal(a->n_top, b->n_top);
+    assert_memory_equal(a->top, b->top, a->n_top * sizeof *a->top);
+}
+
+/* Rows on any number of workers come to the same bits, each as alone; one row's bad logits are its own failure. */
+static void test_rows(void **state)
+{
+    (void)state;
+    float *logits = malloc(MANY_ROWS * ROWS_VOCAB * sizeof *logits),
+          *copy = malloc(MANY_ROWS * ROWS_VOCAB * sizeof *copy);
+    sl_sample_row *alone = malloc(MANY_ROWS * sizeof *alone), *rows = malloc(MANY_ROWS * sizeof *rows);
+    assert_true(logits && copy && alone && rows);
+    for (size_t i = 0; i < MANY_ROWS * ROWS_VOCAB; i++)
+        logits[i] = (float)(20 * sl_philox_uniform(5, i) - 10 * sl_philox_uniform(6, i));
+    logits[9 * ROWS_VOCAB + 77] = NAN;
+    memcpy(copy, logits, MANY_ROWS * ROWS_VOCAB * sizeof *copy);
+    do_rows(1, logits, alone);
+    for (int n_workers = 2; n_workers <= 5; n_workers++) {
+        do_rows(n_workers, logits, rows);
+        assert_memory_equal(copy, logits, MANY_ROWS * ROWS_VOCAB * sizeof *copy);
+        for (size_t r = 0; r < MANY_ROWS; r++) {
+            assert_int_equal(rows[r].status, r == 9 ? SL_ERR_NUMERIC : SL_OK);
+            if (r != 9)
+                assert_same_sampled(&alone[r].sampled, &rows[r].sampled);
+        }
+    }
+    for (size_t r = 0; r < MANY_ROWS; r++) {
+        if (r % 8 != 5)
+            continue;
+        double want = (double)rows[r].logits[r] - sl_log_sum_exp(rows[r].logits, ROWS_VOCAB);
+        assert_int_equal(rows[r].sampled.token, r);
+        assert_true(fabs((double)rows[r].sampled.logprob - want) < 1e-5);
+        assert_int_equal(rows[r].sampled.n_top, r % SL_MAX_LOGPROBS);
+    }
+    free(logits);
+    free(copy);
+    free(alone);
+    free(rows);
 }
 
 int main(void)
@@ -476,6 +684,7 @@ int main(void)
         cmocka_unit_test(test_filters),     cmocka_unit_test(test_philox),     cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_frequencies), cmocka_unit_test(test_ties),       cmocka_unit_test(test_large),
         cmocka_unit_test(test_bad_params),  cmocka_unit_test(test_bad_logits), cmocka_unit_test(test_log_sum_exp),
+        cmocka_unit_test(test_masks_end),   cmocka_unit_test(test_rows),
     };
     return cmocka_run_group_tests(tests, load_golden, free_golden);
 }
