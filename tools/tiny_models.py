@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/tiny_*.gguf and .logits: small models of random weights, and what transformers computes from them.
+"""Makes tests/golden/tiny_*.gguf, .logits and .hidden: small models of random weights, and what transformers computes from them.
 
   tools/tiny_models.py [tests/golden]        (made with transformers 5.23, torch 2.15, gguf 0.19, numpy 2.4.6)
 
@@ -9,7 +9,8 @@ the files are the same wherever this runs. Norm weights scatter around 1 and pro
 is neither uniform nor one-hot: a mistake in any step changes the logits far beyond rounding.
 
 NAME.logits, little-endian: u32 n_tokens, u32 n_vocab, i32 token[n_tokens], f32 logit[n_tokens][n_vocab]. Logits of
-position i follow tokens 0..i, computed in float32.
+position i follow tokens 0..i, computed in float32. NAME.hidden: u32 n_tokens, u32 n_embd, the same ids, f32
+state[n_tokens][n_embd], what the vocabulary matmul reads (the last layer's output after its norm).
 """
 import os
 import sys
@@ -196,15 +197,17 @@ def write_logits(path, model, first_token, seed):
     tokens[40:50] = tokens[10:20]  # a repetition, so that attention has something to find
     ids = torch.from_numpy(tokens.astype(np.int64))[None]
     with torch.no_grad():
+        hidden = model.model(ids).last_hidden_state[0]
         logits = model(ids).logits[0]
         exact = model.double()(ids).logits[0]
     logprob = torch.log_softmax(logits.double(), -1)
     p = logprob.exp()
     print(f"{path}: logit std {logits.std():.2f}, entropy {-(p * logprob).sum(-1).mean():.2f} nats, "
           f"float32 is within {(logits - exact).abs().max():.1e} of float64")
-    with open(path, "wb") as f:
-        f.write(np.array([N_TOKENS, N_VOCAB], dtype="<u4").tobytes() + tokens.astype("<i4").tobytes())
-        f.write(logits.numpy().astype("<f4").tobytes())
+    for name, rows in [(path, logits), (path.removesuffix(".logits") + ".hidden", hidden)]:
+        with open(name, "wb") as f:
+            f.write(np.array(rows.shape, dtype="<u4").tobytes() + tokens.astype("<i4").tobytes())
+            f.write(rows.numpy().astype("<f4").tobytes())
 
 
 def make_llama(folder):

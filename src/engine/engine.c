@@ -164,8 +164,14 @@ static sl_status check_request(const sl_engine *e, const sl_request *r, sl_err *
         if (r->prompt[i] >= n_vocab)
             SL_FAIL(err, SL_ERR_ARGUMENT, "token %u of the prompt is %u, but the vocabulary ends at %u", (unsigned)i,
                     r->prompt[i], n_vocab - 1);
-    if (r->max_tokens == 0 && !r->on_logits && !r->prompt_logprobs && !r->warm)
+    if (r->max_tokens == 0 && !r->on_logits && !r->prompt_logprobs && !r->warm && !r->pooling)
         SL_FAIL(err, SL_ERR_ARGUMENT, "a request for no tokens and no logits");
+    if (r->pooling >= SL_POOLING_COUNT)
+        SL_FAIL(err, SL_ERR_ARGUMENT, "there is no pooling number %d", (int)r->pooling);
+    if (r->pooling && (r->max_tokens > 0 || r->on_logits || r->prompt_logprobs))
+        SL_FAIL(err, SL_ERR_ARGUMENT, "an embedding and tokens or logits in one request");
+    if (r->pooling && !e->model.backend->hidden)
+        SL_FAIL(err, SL_ERR_UNSUPPORTED, "the backend %s makes no embeddings", e->model.backend->name);
     if (r->n_prompt_logprobs > SL_MAX_LOGPROBS)
         SL_FAIL(err, SL_ERR_ARGUMENT, "log-probabilities of %u tokens wanted at each of the prompt: at most %d",
                 r->n_prompt_logprobs, SL_MAX_LOGPROBS);
@@ -188,6 +194,12 @@ static sl_status open_choices(sl_engine *e, const sl_request *request, sl_sequen
                                   e->model.plan->n_groups, link, err);
         if (status == SL_OK)
             link = i == 0 ? &(*link)->siblings : &(*link)->next;
+    }
+    if (status == SL_OK && request->pooling) {
+        const sl_graph *graph = &e->model.plan->graph;
+        status = sl_pooled_open(request->pooling, request->normalise, (uint32_t)request->n_prompt,
+                                graph->values[graph->hidden].width, &(*out)->pooled, err);
+        (*out)->n_scored = sl_pooled_next((*out)->pooled);
     }
     if (status == SL_OK)
         status = sl_kv_check(&e->kv, sl_sequence_max_positions(*out), err);

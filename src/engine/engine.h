@@ -4,6 +4,7 @@
 #define SL_ENGINE_ENGINE_H
 
 #include "base/clock.h"
+#include "engine/pooling.h"
 #include "engine/stop.h"
 #include "graph/backend.h"
 #include "model/model.h"
@@ -66,15 +67,18 @@ const char *sl_finish_name(sl_finish finish); /* "stop", "length", "cancelled", 
 typedef enum sl_event_kind {
     SL_EVENT_TOKEN,
     SL_EVENT_FINISHED,
-    SL_EVENT_PROMPT, /* log-probability of a prompt token, see sl_request.prompt_logprobs */
+    SL_EVENT_PROMPT,    /* log-probability of a prompt token, see sl_request.prompt_logprobs */
+    SL_EVENT_EMBEDDING, /* see sl_request.pooling; FINISHED follows */
 } sl_event_kind;
 
 typedef struct sl_event {
     uint64_t request;
     uint32_t choice; /* of the request, from 0 on; each has a FINISHED of its own */
     sl_event_kind kind;
-    sl_sampled sampled; /* TOKEN, PROMPT */
-    uint32_t position;  /* PROMPT: of the token in the prompt */
+    sl_sampled sampled;     /* TOKEN, PROMPT */
+    uint32_t position;      /* PROMPT: of the token in the prompt */
+    const float *embedding; /* EMBEDDING: n_embedding floats, valid during the call */
+    uint32_t n_embedding;
     /* Bytes to show from now on, valid during the call: TOKEN as far as no stop string may still take them in, FINISHED
      * the rest. Not cut at characters. All of a choice's events together give the answer without its stop string. */
     const char *bytes;
@@ -113,6 +117,10 @@ typedef struct sl_request {
     bool prompt_logprobs;
     uint32_t n_prompt_logprobs;
     uint32_t score_from;
+    /* Not NONE: the prompt's embedding, of its hidden states after the last layer's norm, is all that is wanted (no tokens,
+     * no logits). Any prompt that the context holds; computed in chunks beside other requests as any prompt. */
+    sl_pooling pooling;
+    bool normalise; /* the embedding to length 1 */
     void *user;
 } sl_request;
 

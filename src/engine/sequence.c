@@ -87,6 +87,7 @@ void sl_sequence_close(sl_sequence *s)
     }
     sl_sampler_close(s->sampler);
     sl_stop_close(s->stop);
+    sl_pooled_close(s->pooled);
     free((void *)(uintptr_t)s->request.stop_tokens);
     free(s->tokens);
     free(s->digests);

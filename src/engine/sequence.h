@@ -12,10 +12,11 @@ typedef struct sl_sequence {
     sl_request request; /* prompt and stop tokens point into this sequence's own memory */
     sl_sampler *sampler;
     sl_stop *stop;             /* NULL without token bytes */
+    sl_pooled *pooled;         /* NULL unless an embedding is wanted */
     uint32_t *tokens;          /* prompt, then what was generated */
     uint32_t n_tokens, n_done; /* n_done: positions whose KV is there */
     uint32_t n_generated;
-    uint32_t n_scored; /* prompt positions before this one need not be scored (any more) */
+    uint32_t n_scored; /* prompt positions before this one need not be scored or pooled (any more) */
     uint32_t n_cached; /* prompt positions that the prefix tree had when the prompt was first computed */
     uint32_t n_preemptions;
     struct sl_sequence *siblings; /* other choices of the request, which share its prompt once that is computed */

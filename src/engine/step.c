@@ -84,6 +84,8 @@ static void admit(sl_engine *e)
 
 static bool is_scored(const sl_sequence *s, uint32_t position)
 {
+    if (s->pooled)
+        return false;
     /* the log-probability of a prompt's token needs one before it, a scoring callback also wants the last logits */
     return position >= s->n_scored && position + !s->request.on_logits < s->request.n_prompt;
 }
@@ -192,7 +194,8 @@ static void lay_rows(sl_engine *e)
                                             .parent = -1,
                                             .token = s->tokens[position],
                                             .causal = true,
-                                            .wanted = is_wanted(s, position)};
+                                            .wanted = is_wanted(s, position),
+                                            .hidden = sl_pooled_wants(s->pooled, position)};
         }
         for (int g = 0; g < e->model.plan->n_groups; g++)
             e->seqs[n_members].blocks[g] = s->blocks[g];
@@ -265,14 +268,18 @@ static void fork_siblings(sl_engine *e, sl_sequence *s, float *logits)
     }
 }
 
-/* Moves a member forward over its rows, whose KV is written now; scores those of the prompt and notes what is to be
- * drawn. *wanted counts the wanted rows before. */
-static void advance(sl_engine *e, sl_sequence *s, uint32_t *wanted)
+/* Moves a member forward over its rows, whose KV is written now; scores or pools those of the prompt and notes what is to
+ * be drawn. *wanted and *hidden count the rows before whose logits or hidden states are wanted. */
+static void advance(sl_engine *e, sl_sequence *s, uint32_t *wanted, uint32_t *hidden)
 {
     uint32_t begin = s->n_done;
     s->n_done += s->n_planned;
     sl_kv_publish(&e->kv, s);
     for (uint32_t position = begin; position < s->n_done; position++) {
+        if (sl_pooled_wants(s->pooled, position)) {
+            sl_pooled_add(s->pooled, e->model.backend->hidden(e->context, (*hidden)++));
+            s->n_scored = sl_pooled_next(s->pooled);
+        }
         if (!is_wanted(s, position))
             continue;
         float *logits = e->model.backend->logits(e->context, (*wanted)++);
@@ -288,10 +295,10 @@ static void advance(sl_engine *e, sl_sequence *s, uint32_t *wanted)
 /* Moves every member forward, draws a token for each whose tokens are all computed, and scores prompts. */
 static void sample(sl_engine *e)
 {
-    uint32_t wanted = 0;
+    uint32_t wanted = 0, hidden = 0;
     e->n_draws = 0;
     for (uint32_t i = 0; i < e->n_seqs; i++)
-        advance(e, e->members[i], &wanted);
+        advance(e, e->members[i], &wanted, &hidden);
     sl_sample_rows(e->team, e->draws, e->n_draws);
 }
 
@@ -380,6 +387,18 @@ static void accept_draw(sl_engine *e, sl_sequence *s, const sl_sample_row *draw,
     }
 }
 
+static void emit_embedding(sl_sequence *s)
+{
+    sl_event event = {.request = s->id,
+                      .kind = SL_EVENT_EMBEDDING,
+                      .n_prompt = (uint32_t)s->request.n_prompt,
+                      .n_cached = s->n_cached};
+    if (sl_pooled_finish(s->pooled, &event.embedding, &event.n_embedding, &s->error) != SL_OK)
+        finish(s, SL_FINISH_ERROR);
+    else if (s->request.on_event)
+        s->request.on_event(s->request.user, &event);
+}
+
 static void emit_finished(sl_sequence *s)
 {
     if (!s->request.on_event)
@@ -444,6 +463,8 @@ static void emit(sl_engine *e)
         prompt_is_done(e, s, now_us);
         s->last_us = now_us;
         finish(s, SL_FINISH_LENGTH);
+        if (s->pooled)
+            emit_embedding(s);
     }
     retire_running(e);
 }

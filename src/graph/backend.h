@@ -15,6 +15,7 @@ typedef struct sl_row {
     uint32_t adapter;       /* 0 = none */
     bool causal;
     bool wanted; /* its logits are asked for */
+    bool hidden; /* its hidden state is asked for, which takes no vocabulary matmul; never both */
 } sl_row;
 
 /* Block tables of one sequence, one a KV group: blocks[g][i] holds positions [16 i, 16 i + 16). */
@@ -31,7 +32,7 @@ typedef struct sl_batch {
 } sl_batch;
 
 typedef struct sl_context_sizes {
-    uint32_t max_rows, max_wanted;
+    uint32_t max_rows, max_wanted;       /* of a run; those whose logits are wanted */
     uint32_t n_blocks[SL_MAX_KV_GROUPS]; /* of each group's pool */
 } sl_context_sizes;
 
@@ -47,7 +48,7 @@ typedef void sl_tap_fn(void *user, const char *name, const float *data, size_t n
 typedef struct sl_profile {
     int64_t *marks; /* of all workers of the pool */
     size_t stride;  /* at least 1 + 2 * n_steps; a multiple of 8 keeps workers off each other's cache lines */
-    /* Called on the running thread after each run, of n_wanted rows with logits. */
+    /* Called on the running thread after each run, of n_wanted rows with logits or hidden states. */
     void (*on_run)(void *user, const sl_batch *batch, uint32_t n_wanted);
     void *user;
 } sl_profile;
@@ -64,6 +65,9 @@ typedef struct sl_backend {
     sl_status (*run)(sl_context *context, const sl_batch *batch, sl_err *err);
     /* Logits of the index-th wanted row of the last run, the host's to read and write until the next. */
     float *(*logits)(sl_context *context, uint32_t index);
+    /* Hidden state of the index-th such row of the last run: the last layer's output after its norm, as wide as the plan's
+     * value `hidden`; readable by the host until the next run. */
+    const float *(*hidden)(sl_context *context, uint32_t index);
     void (*copy_block)(sl_context *context, int group, uint32_t from, uint32_t to);
     void (*synchronise)(sl_context *context);
     void (*set_tap)(sl_context *context, sl_tap_fn *fn, void *user);

@@ -43,8 +43,8 @@ struct sl_context {
     atomic_uint *splits_done; /* of each KV head of the tile whose partials begin in a slot; 0 between steps */
     uint32_t n_slots, slot_heads;
     size_t slot_bytes;
-    uint32_t *wanted; /* rows whose logits are asked for */
-    uint32_t n_wanted;
+    uint32_t *wanted; /* rows whose logits are asked for, then those whose hidden states are */
+    uint32_t n_wanted, n_logits;
     claim *claims;         /* one for each step */
     const sl_batch *batch; /* of the run in progress */
     sl_tap_fn *tap;
@@ -54,7 +54,11 @@ struct sl_context {
 
 static uint32_t domain_rows(const sl_context *context, sl_domain domain)
 {
-    return domain == SL_DOMAIN_ONE ? 1 : domain == SL_DOMAIN_ROWS ? context->batch->n_rows : context->n_wanted;
+    const uint32_t n[] = {[SL_DOMAIN_ONE] = 1,
+                          [SL_DOMAIN_ROWS] = context->batch->n_rows,
+                          [SL_DOMAIN_WANTED] = context->n_wanted,
+                          [SL_DOMAIN_LOGITS] = context->n_logits};
+    return n[domain];
 }
 
 /* Address of a row of a value; constants and values of domain ONE have one row only. */
@@ -401,13 +405,34 @@ static size_t embedding_rows(const sl_graph *graph)
     return 0;
 }
 
+/* Lists the rows whose logits are wanted, and behind them those whose hidden states are. */
+static sl_status list_wanted(sl_context *context, const sl_batch *batch, sl_err *err)
+{
+    context->n_wanted = 0;
+    for (uint32_t r = 0; r < batch->n_rows; r++) {
+        if (!batch->rows[r].wanted)
+            continue;
+        if (context->n_wanted == context->sizes.max_wanted)
+            SL_FAIL(err, SL_ERR_ARGUMENT, "logits of more than %u rows wanted", context->sizes.max_wanted);
+        context->wanted[context->n_wanted++] = r;
+    }
+    context->n_logits = context->n_wanted;
+    for (uint32_t r = 0; r < batch->n_rows; r++) {
+        if (!batch->rows[r].hidden)
+            continue;
+        if (batch->rows[r].wanted)
+            SL_FAIL(err, SL_ERR_ARGUMENT, "both logits and hidden state of row %u wanted", r);
+        context->wanted[context->n_wanted++] = r;
+    }
+    return SL_OK;
+}
+
 static sl_status check_batch(sl_context *context, const sl_batch *batch, sl_err *err)
 {
     if (batch->n_rows == 0 || batch->n_rows > context->sizes.max_rows)
         SL_FAIL(err, SL_ERR_ARGUMENT, "a batch of %u rows: this context takes 1 to %u", batch->n_rows,
                 context->sizes.max_rows);
     size_t n_vocab = embedding_rows(&context->plan->graph);
-    context->n_wanted = 0;
     for (uint32_t r = 0; r < batch->n_rows; r++) {
         const sl_row *row = &batch->rows[r];
         if (row->seq >= batch->n_seqs || (!row->embedding && row->token >= n_vocab))
@@ -415,13 +440,8 @@ static sl_status check_batch(sl_context *context, const sl_batch *batch, sl_err 
                     row->token);
         if (row->parent >= 0 || row->adapter || !row->causal)
             SL_FAIL(err, SL_ERR_UNSUPPORTED, "the CPU backend has no draft trees, adapters or bidirectional rows yet");
-        if (!row->wanted)
-            continue;
-        if (context->n_wanted == context->sizes.max_wanted)
-            SL_FAIL(err, SL_ERR_ARGUMENT, "logits of more than %u rows wanted", context->sizes.max_wanted);
-        context->wanted[context->n_wanted++] = r;
     }
-    return SL_OK;
+    return list_wanted(context, batch, err);
 }
 
 static sl_status cpu_run(sl_context *context, const sl_batch *batch, sl_err *err)
@@ -543,7 +563,7 @@ static bool allocate(sl_context *context)
                   &context->slot_heads);
     context->offsets = calloc((size_t)plan->graph.n_values + 1, sizeof *context->offsets);
     context->kv = calloc((size_t)plan->graph.n_layers + 1, sizeof *context->kv);
-    context->wanted = calloc((size_t)context->sizes.max_wanted + 1, sizeof *context->wanted);
+    context->wanted = calloc((size_t)context->sizes.max_rows + 1, sizeof *context->wanted);
     context->claims = aligned_alloc(_Alignof(claim), ((size_t)plan->n_steps + 1) * sizeof *context->claims);
     for (int g = 0; g < plan->n_groups; g++)
         if (!(context->tiles[g] = calloc(context->sizes.max_rows, sizeof *context->tiles[g])) ||
@@ -588,6 +608,11 @@ static float *cpu_logits(sl_context *context, uint32_t index)
     return value_row(context, context->plan->graph.logits, index);
 }
 
+static const float *cpu_hidden(sl_context *context, uint32_t index)
+{
+    return value_row(context, context->plan->graph.hidden, context->n_logits + index);
+}
+
 static void cpu_copy_block(sl_context *context, int group, uint32_t from, uint32_t to)
 {
     for (int i = 0; i < context->plan->graph.n_layers; i++) {
@@ -626,6 +651,7 @@ const sl_backend *sl_backend_cpu(void)
         .context_close = cpu_context_close,
         .run = cpu_run,
         .logits = cpu_logits,
+        .hidden = cpu_hidden,
         .copy_block = cpu_copy_block,
         .synchronise = cpu_synchronise,
         .set_tap = cpu_set_tap,

@@ -19,7 +19,7 @@ const char *sl_op_name(sl_op op)
 
 void sl_graph_init(sl_graph *graph, sl_arena *arena, const char *const *taps, size_t n_taps)
 {
-    *graph = (sl_graph){.arena = arena, .logits = SL_NONE, .taps = taps, .n_taps = n_taps};
+    *graph = (sl_graph){.arena = arena, .logits = SL_NONE, .hidden = SL_NONE, .taps = taps, .n_taps = n_taps};
 }
 
 /* Makes room for one more element: the arrays live in the arena, so growing leaves the old one behind. */
@@ -158,7 +158,7 @@ size_t sl_value_row_bytes(const sl_value *value)
 
 static void print_value(const sl_graph *graph, int id, char *buffer, size_t n_bytes)
 {
-    static const char *const domains[] = {"1", "rows", "wanted"};
+    static const char *const domains[] = {"1", "rows", "wanted", "logits"};
     const sl_value *v = &graph->values[id];
     snprintf(buffer, n_bytes, "%s [%s, %u]%s", v->name, domains[v->domain], v->width,
              v->format == SL_ACT_Q8 ? " q8" : "");

@@ -21,7 +21,7 @@ typedef enum sl_op {
     SL_OP_ROPE,       /* (x, table) */
     SL_OP_KV_WRITE,   /* (k, v): into the layer's pool; no output */
     SL_OP_ATTENTION,  /* (q) over the layer's pool */
-    SL_OP_SELECT,     /* (x) ROWS -> WANTED: the rows whose logits are asked for */
+    SL_OP_SELECT,     /* (x) ROWS -> WANTED: the rows whose logits or hidden states are asked for */
     SL_OP_COUNT
 } sl_op;
 
@@ -31,7 +31,8 @@ const char *sl_op_name(sl_op op);
 typedef enum sl_domain {
     SL_DOMAIN_ONE,    /* one, the same for all */
     SL_DOMAIN_ROWS,   /* every row of the batch */
-    SL_DOMAIN_WANTED, /* the rows whose logits are wanted */
+    SL_DOMAIN_WANTED, /* the rows whose logits or hidden states are wanted */
+    SL_DOMAIN_LOGITS, /* the first of these: the rows whose logits are wanted */
 } sl_domain;
 
 enum { SL_NONE = -1, SL_MAX_INPUTS = 2 };
@@ -83,7 +84,8 @@ typedef struct sl_graph {
     sl_graph_layer *layers;
     int n_values, n_nodes, n_weights, n_layers;
     int cap_values, cap_nodes, cap_weights, cap_layers;
-    int logits; /* value id of the result, domain WANTED after select */
+    int logits; /* value id of the result, domain LOGITS */
+    int hidden; /* value id of what the vocabulary matmul reads, domain WANTED: the last layer's output, normed */
     const char *const *taps;
     size_t n_taps;
     bool failed; /* memory ran out while building: every later call is a no-op, checked once at the end */

@@ -35,6 +35,8 @@ static void replace_uses(sl_graph *graph, int from, int to)
                 graph->nodes[i].inputs[j] = to;
     if (graph->logits == from)
         graph->logits = to;
+    if (graph->hidden == from)
+        graph->hidden = to;
 }
 
 /* ---- fold: constants are computed once, dead nodes go ---- */

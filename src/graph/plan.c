@@ -91,7 +91,7 @@ static int by_size(const void *a, const void *b)
 
 static uint64_t value_bytes(const sl_value *value, uint32_t max_rows, uint32_t max_wanted)
 {
-    uint64_t n = value->domain == SL_DOMAIN_ONE ? 1 : value->domain == SL_DOMAIN_ROWS ? max_rows : max_wanted;
+    uint64_t n = value->domain == SL_DOMAIN_ONE ? 1 : value->domain == SL_DOMAIN_LOGITS ? max_wanted : max_rows;
     uint64_t bytes;
     return sl_mul_u64(n, sl_value_row_bytes(value), &bytes) ? bytes : UINT64_MAX;
 }
@@ -110,7 +110,7 @@ static int find_lives(const sl_plan *plan, uint32_t max_rows, uint32_t max_wante
             if (node->output == SL_NONE)
                 continue;
             uint64_t bytes = value_bytes(&graph->values[node->output], max_rows, max_wanted);
-            bool kept = node->output == graph->logits;
+            bool kept = node->output == graph->logits || node->output == graph->hidden;
             index[node->output] = n;
             lives[n++] = (life){.value = node->output, .first = s, .last = kept ? plan->n_steps : s, .bytes = bytes};
         }

@@ -43,8 +43,8 @@ typedef void sl_pass_observer(void *user, const char *pass_name, const sl_graph 
 SL_WARN_UNUSED sl_status sl_plan_compile(const sl_graph *graph, sl_level level, sl_kv_type kv_type, uint32_t disabled,
                                          sl_pass_observer *observer, void *observer_user, sl_plan *out, sl_err *err);
 
-/* Memory plan: offsets[value] (SIZE_MAX for constants and values nobody stores) in an arena that serves max_rows rows
- * and max_wanted wanted ones, buffers sharing space when their lives do not overlap. Returns the arena's bytes;
+/* Memory plan: offsets[value] (SIZE_MAX for constants and values nobody stores) in an arena that serves max_rows rows,
+ * each of which may be one whose hidden state is wanted, and the logits of max_wanted, buffers sharing space when their lives do not overlap. Returns the arena's bytes;
  * *sum_bytes (may be NULL) = what it would take without sharing. 0 when the sizes overflow. */
 uint64_t sl_plan_memory(const sl_plan *plan, uint32_t max_rows, uint32_t max_wanted, size_t *offsets,
                         uint64_t *sum_bytes);

@@ -217,9 +217,9 @@ sl_status sl_build_decoder(sl_graph *graph, const sl_arch *arch, const sl_hparam
     }
     sl_node select = {.op = SL_OP_SELECT, .inputs = {x, SL_NONE}};
     x = sl_graph_node_add(graph, select, SL_DOMAIN_WANTED, hparams->n_embd, "last_hidden");
-    x = graph->failed ? 0 : norm(&b, x, global[SL_ROLE_OUTPUT_NORM], 1, "output_norm");
+    x = graph->hidden = graph->failed ? 0 : norm(&b, x, global[SL_ROLE_OUTPUT_NORM], 1, "output_norm");
     sl_node head = {.op = SL_OP_MATMUL, .inputs = {x, SL_NONE}, .weight = output_weight};
-    graph->logits = sl_graph_node_add(graph, head, SL_DOMAIN_WANTED, hparams->n_vocab, "logits");
+    graph->logits = sl_graph_node_add(graph, head, SL_DOMAIN_LOGITS, hparams->n_vocab, "logits");
     if (graph->failed)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for the model's graph");
     return b.status;

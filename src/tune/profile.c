@@ -62,7 +62,13 @@ static void write_label(const sl_plan *plan, const sl_step *step, char *out, siz
 
 static double rows_of(sl_domain domain, const sl_batch *batch, uint32_t n_wanted)
 {
-    return domain == SL_DOMAIN_ONE ? 1 : domain == SL_DOMAIN_ROWS ? batch->n_rows : n_wanted;
+    double n_logits = 0;
+    for (uint32_t r = 0; r < batch->n_rows && domain == SL_DOMAIN_LOGITS; r++)
+        n_logits += batch->rows[r].wanted;
+    return domain == SL_DOMAIN_ONE      ? 1
+           : domain == SL_DOMAIN_ROWS   ? batch->n_rows
+           : domain == SL_DOMAIN_WANTED ? n_wanted
+                                        : n_logits;
 }
 
 static double value_bytes(const sl_graph *graph, int value, const sl_batch *batch, uint32_t n_wanted)
