@@ -96,34 +96,72 @@ static void keep_top(sl_candidates *c, bool by_weight, double limit)
     c->n = n;
 }
 
-void sl_candidates_gather(sl_candidates *c, const float *logits, uint32_t n_logits, const int32_t *block_max,
-                          uint32_t top_k)
+/* Adds the tokens [begin, end), one block at most, whose keys are at least bound. */
+static void gather_block(sl_candidates *c, const float *logits, uint32_t begin, uint32_t end, int32_t bound)
 {
-    uint32_t n_blocks = (n_logits + SL_KEY_BLOCK - 1) / SL_KEY_BLOCK;
-    int32_t bound = sl_float_key(-INFINITY) + 1;
-    /* top_k blocks have a maximum of at least the top_k-th largest maximum, so the top_k-th largest logit has, too */
-    if (top_k != 0 && top_k <= n_blocks)
-        bound = SL_MAX(bound, kth_bound(block_max, n_blocks, top_k));
-    c->n = 0;
-    for (uint32_t block = 0; block < n_blocks; block++) {
-        if (block_max[block] < bound)
-            continue;
-        uint32_t end = SL_MIN(n_logits, (block + 1) * SL_KEY_BLOCK);
-        for (uint32_t i = block * SL_KEY_BLOCK; i < end; i++) {
-            c->id[c->n] = i;
-            c->logit[c->n] = logits[i];
-            c->n += sl_float_key(logits[i]) >= bound;
+    uint32_t n_above = 0, n = end - begin;
+    uint32_t *restrict id = c->id + c->n;
+    float *restrict logit = c->logit + c->n;
+    logits += begin;
+    for (uint32_t i = 0; i < n; i++)
+        n_above += sl_float_key(logits[i]) >= bound;
+    if (n_above == n) {
+        for (uint32_t i = 0; i < n; i++) {
+            id[i] = begin + i;
+            logit[i] = logits[i];
+        }
+    } else {
+        for (uint32_t i = 0, kept = 0; i < n; i++) {
+            id[kept] = begin + i;
+            logit[kept] = logits[i];
+            kept += sl_float_key(logits[i]) >= bound;
         }
     }
+    c->n += n_above;
+}
+
+void sl_candidates_gather(sl_candidates *c, const float *logits, uint32_t n_logits, const int32_t *block_max,
+                          float bound, uint32_t top_k)
+{
+    uint32_t n_blocks = (n_logits + SL_KEY_BLOCK - 1) / SL_KEY_BLOCK;
+    int32_t lowest = SL_MAX(sl_float_key(bound), sl_float_key(-INFINITY) + 1);
+    /* top_k blocks have a maximum of at least the top_k-th largest maximum, so the top_k-th largest logit has, too */
+    if (top_k != 0 && top_k <= n_blocks)
+        lowest = SL_MAX(lowest, kth_bound(block_max, n_blocks, top_k));
+    c->n = 0;
+    for (uint32_t block = 0; block < n_blocks; block++)
+        if (block_max[block] >= lowest)
+            gather_block(c, logits, block * SL_KEY_BLOCK, SL_MIN(n_logits, (block + 1) * SL_KEY_BLOCK), lowest);
     if (top_k != 0 && top_k < c->n)
         keep_top(c, false, top_k);
+}
+
+/* Weights of at most 2^-125 count as nothing. */
+static float weight_floor(void)
+{
+    return sl_exp_negative(SL_EXP_RANGE);
+}
+
+double sl_logits_total(const float *logits, uint32_t n, float max_logit, float temperature)
+{
+    float scale = 1.0f / temperature, floor = weight_floor(), weight[SL_KEY_BLOCK];
+    double sum = 0;
+    for (uint32_t begin = 0; begin < n; begin += SL_KEY_BLOCK) {
+        uint32_t n_block = SL_MIN(n - begin, (uint32_t)SL_KEY_BLOCK);
+        for (uint32_t i = 0; i < n_block; i++) {
+            float w = sl_exp_negative((max_logit - logits[begin + i]) * scale);
+            weight[i] = w > floor ? w : 0;
+        }
+        sum += sl_sum_weights(weight, n_block);
+    }
+    return sum;
 }
 
 void sl_candidates_weigh(sl_candidates *c, float max_logit, float temperature)
 {
     const float *restrict logit = c->logit;
     float *restrict weight = c->weight;
-    float scale = 1.0f / temperature, floor = sl_exp_negative(SL_EXP_RANGE);
+    float scale = 1.0f / temperature, floor = weight_floor();
     uint32_t n = c->n, n_kept = 0;
     for (uint32_t i = 0; i < n; i++)
         weight[i] = sl_exp_negative((max_logit - logit[i]) * scale);
@@ -137,7 +175,7 @@ void sl_candidates_weigh(sl_candidates *c, float max_logit, float temperature)
     c->n = n_kept;
 }
 
-static double sum_blocks(const sl_candidates *c)
+double sl_candidates_sum(const sl_candidates *c)
 {
     double sum = 0;
     for (uint32_t i = 0; i < c->n; i += SL_KEY_BLOCK)
@@ -145,9 +183,9 @@ static double sum_blocks(const sl_candidates *c)
     return sum;
 }
 
-void sl_candidates_top_p(sl_candidates *c, float top_p)
+void sl_candidates_top_p(sl_candidates *c, float top_p, double total)
 {
-    keep_top(c, true, SL_MAX((double)top_p * sum_blocks(c), DBL_MIN));
+    keep_top(c, true, SL_MAX((double)top_p * total, DBL_MIN));
 }
 
 void sl_candidates_min_p(sl_candidates *c, float min_p)
@@ -161,7 +199,7 @@ void sl_candidates_min_p(sl_candidates *c, float min_p)
 
 uint32_t sl_candidates_draw(const sl_candidates *c, double uniform)
 {
-    double target = uniform * sum_blocks(c), sum = 0;
+    double target = uniform * sl_candidates_sum(c), sum = 0;
     uint32_t begin = 0;
     for (; c->n - begin > SL_KEY_BLOCK; begin += SL_KEY_BLOCK) {
         double next = sum + sl_sum_weights(c->weight + begin, SL_KEY_BLOCK);

@@ -19,18 +19,25 @@ bool sl_logits_scan(const float *logits, uint32_t n, int32_t *block_max, int32_t
 /* Lowest id whose key is max. */
 uint32_t sl_logits_argmax(const float *logits, uint32_t n, const int32_t *block_max, int32_t max);
 
-/* c = all tokens with a finite logit, of n_logits, or where top_k is not 0 the top_k highest of them: exactly that
- * many, equal logits by lower id. block_max as from sl_logits_scan. */
+/* Sum of the weights (see sl_candidates_weigh) of all n logits, whose largest is max_logit. */
+double sl_logits_total(const float *logits, uint32_t n, float max_logit, float temperature);
+
+/* c = all tokens with a finite logit of at least bound, of n_logits, or where top_k is not 0 the top_k highest of them:
+ * exactly that many, equal logits by lower id. block_max as from sl_logits_scan. */
 void sl_candidates_gather(sl_candidates *c, const float *logits, uint32_t n_logits, const int32_t *block_max,
-                          uint32_t top_k);
+                          float bound, uint32_t top_k);
 
 /* weight = exp((logit - max_logit) / temperature) in single precision (relative error below 1e-5 where the exponent
  * is above -30); candidates whose weight would be below 2^-125 are dropped. temperature > 0. */
 void sl_candidates_weigh(sl_candidates *c, float max_logit, float temperature);
 
-/* Keeps the shortest run of the most likely candidates whose weights sum to at least top_p of the whole, at least one;
- * equal logits by lower id. Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration". */
-void sl_candidates_top_p(sl_candidates *c, float top_p);
+/* Sum of the candidates' weights. */
+double sl_candidates_sum(const sl_candidates *c);
+
+/* Keeps the shortest run of the most likely candidates whose weights sum to at least top_p of total, at least one; all
+ * where their sum is less; equal logits by lower id. Source: Holtzman et al. 2020, "The Curious Case of Neural Text
+ * Degeneration". */
+void sl_candidates_top_p(sl_candidates *c, float top_p, double total);
 
 /* Keeps candidates at least min_p times as likely as the most likely one. Source: Nguyen et al. 2024, "Min P Sampling". */
 void sl_candidates_min_p(sl_candidates *c, float min_p);

@@ -298,6 +298,23 @@ static view make_view(const sl_sampler *s, sl_sample_scratch *scratch, float *lo
     return (view){.logits = scratch->allowed, .ids = allowed->tokens, .n = (uint32_t)allowed->n};
 }
 
+/* No logit below this one survives top-p or min-p; -INFINITY when that cannot be said beforehand. *total = sum of all
+ * weights where top-p is on. Tokens with weights below (1 - top_p) total / n together have less than 1 - top_p of it, so
+ * the others have enough; min-p is a weight as it stands. A hundredth of the temperature and a millionth of the logit stand
+ * for what rounding may do. */
+static float find_bound(const sl_sample_params *p, const view *v, float max_logit, double *total)
+{
+    double weight = p->min_p;
+    if (p->top_k != 0)
+        return -INFINITY;
+    if (p->top_p < 1.0f) {
+        *total = sl_logits_total(v->logits, v->n, max_logit, p->temperature);
+        weight = SL_MAX(weight, (1 - (double)p->top_p) * *total / v->n);
+    }
+    double bound = (double)max_logit + (double)p->temperature * (log(weight) - 0.01);
+    return (float)(bound - 1e-6 * fabs(bound));
+}
+
 /* The candidates among the view's logits, by place in the view. False as sl_logits_scan. */
 static bool narrow(const sl_sample_params *p, sl_sample_scratch *scratch, const view *v)
 {
@@ -313,10 +330,12 @@ static bool narrow(const sl_sample_params *p, sl_sample_scratch *scratch, const 
         c->n = 1;
         return true;
     }
-    sl_candidates_gather(c, v->logits, v->n, scratch->block_max, p->top_k);
+    double total = 0;
+    float bound = find_bound(p, v, v->logits[best], &total);
+    sl_candidates_gather(c, v->logits, v->n, scratch->block_max, bound, p->top_k);
     sl_candidates_weigh(c, v->logits[best], p->temperature);
     if (p->top_p < 1.0f)
-        sl_candidates_top_p(c, p->top_p);
+        sl_candidates_top_p(c, p->top_p, p->top_k ? sl_candidates_sum(c) : total);
     if (p->min_p > 0)
         sl_candidates_min_p(c, p->min_p);
     return true;

@@ -582,6 +582,51 @@ static void test_masks_end(void **state)
     sl_sampler_close(sampler);
 }
 
+/* What the sampler looks at for top-p and min-p is narrowed beforehand; that leaves what filters over all logits leave. */
+static void test_bound(void **state)
+{
+    (void)state;
+    enum { N = 3000, N_ROUNDS = 1500 };
+    static float logits[N];
+    static int32_t block_max[N / SL_KEY_BLOCK + 1];
+    static uint32_t id[N];
+    static float logit[N], weight[N];
+    uint32_t n_narrow = 0;
+    for (uint32_t round = 0; round < N_ROUNDS; round++) {
+        double u[4];
+        for (uint32_t i = 0; i < 4; i++)
+            u[i] = sl_philox_uniform(21, 4 * round + i);
+        float scale = (float)pow(10, 4 * u[0] - 2), offset = (float)(round % 3 * 1000 * u[1]);
+        for (uint32_t i = 0; i < N; i++)
+            logits[i] = i % 50 == round % 50 ? -INFINITY : offset + scale * (float)sl_philox_uniform(round, i);
+        sl_sample_params params = sl_sample_params_default();
+        params.temperature = (float)pow(10, 2.5 * u[1] - 1.5);
+        params.top_p = round % 4 == 1 ? 1 : round % 4 == 2 ? 1 - (float)pow(10, -7 * u[2]) : (float)u[2];
+        params.min_p = round % 4 == 3 ? 0 : (float)pow(10, -6 * u[3]);
+        sl_sampler *sampler = open_sampler(&params, N);
+        const sl_candidates *got;
+        assert_int_equal(sl_sampler_filter(sampler, scratch, logits, &got, NULL), SL_OK);
+        sl_candidates want = {.id = id, .logit = logit, .weight = weight};
+        int32_t max;
+        assert_true(sl_logits_scan(logits, N, block_max, &max));
+        float max_logit = logits[sl_logits_argmax(logits, N, block_max, max)];
+        sl_candidates_gather(&want, logits, N, block_max, -INFINITY, 0);
+        assert_int_equal(want.n, N - N / 50);
+        sl_candidates_weigh(&want, max_logit, params.temperature);
+        double total = sl_logits_total(logits, N, max_logit, params.temperature);
+        assert_true(fabs(total - sl_candidates_sum(&want)) <= 1e-12 * total);
+        if (params.top_p < 1)
+            sl_candidates_top_p(&want, params.top_p, total);
+        sl_candidates_min_p(&want, params.min_p);
+        assert_int_equal(want.n, got->n);
+        assert_memory_equal(want.id, got->id, want.n * sizeof *id);
+        assert_memory_equal(want.weight, got->weight, want.n * sizeof *weight);
+        n_narrow += want.n < N / 10;
+        sl_sampler_close(sampler);
+    }
+    assert_true(n_narrow > N_ROUNDS / 5 && n_narrow < N_ROUNDS * 4 / 5);
+}
+
 /* ---- rows on several workers ---- */
 
 enum { ROWS_VOCAB = 5000, MANY_ROWS = 41 };
@@ -684,7 +729,7 @@ int main(void)
         cmocka_unit_test(test_filters),     cmocka_unit_test(test_philox),     cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_frequencies), cmocka_unit_test(test_ties),       cmocka_unit_test(test_large),
         cmocka_unit_test(test_bad_params),  cmocka_unit_test(test_bad_logits), cmocka_unit_test(test_log_sum_exp),
-        cmocka_unit_test(test_masks_end),   cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_masks_end),   cmocka_unit_test(test_rows),       cmocka_unit_test(test_bound),
     };
     return cmocka_run_group_tests(tests, load_golden, free_golden);
 }
