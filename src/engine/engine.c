@@ -70,6 +70,7 @@ sl_status sl_engine_measure(const sl_engine_model *model, const sl_engine_option
     for (int g = 0; g < SL_MAX_KV_GROUPS; g++)
         out->n_blocks += sizes.n_blocks[g];
     out->logits_bytes = (uint64_t)o.logit_rows * model->n_vocab * sizeof(float);
+    out->scratch_bytes += sl_sample_team_bytes(n_threads, model->n_vocab);
     out->total_bytes = out->step_bytes + out->scratch_bytes + out->kv_bytes;
     return SL_OK;
 }

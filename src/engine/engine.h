@@ -126,7 +126,7 @@ typedef struct sl_request {
 
 /* Queues a request. Refused at once, with the reason: an empty prompt, a token id outside the vocabulary, a prompt that
  * leaves no room in the context or, with its answer, in the KV memory beside what is pinned, more choices than sequences
- * (SL_ERR_LIMIT), bad sampling parameters (SL_ERR_ARGUMENT). */
+ * (SL_ERR_LIMIT), bad sampling parameters or stop strings, wishes that do not go together (SL_ERR_ARGUMENT). */
 SL_WARN_UNUSED sl_status sl_engine_submit(sl_engine *engine, const sl_request *request, uint64_t *id, sl_err *err);
 
 /* Ends a request before the next step; its FINISHED event comes from that step. Unknown ids are ignored. */

@@ -1,5 +1,7 @@
 #include "sample/rows.h"
 
+#include "sample/sampler_internal.h"
+
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -30,6 +32,12 @@ sl_status sl_sample_team_open(sl_threads *pool, uint32_t n_vocab, sl_sample_team
     }
     *out = team;
     return SL_OK;
+}
+
+uint64_t sl_sample_team_bytes(int n_workers, uint32_t n_vocab)
+{
+    return sizeof(sl_sample_team) +
+           (uint64_t)n_workers * (sizeof(sl_sample_scratch *) + sl_sample_scratch_bytes(n_vocab));
 }
 
 void sl_sample_team_close(sl_sample_team *team)

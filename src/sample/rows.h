@@ -19,6 +19,8 @@ typedef struct sl_sample_row {
 /* Scratch for each worker of a pool; pool NULL stands for the calling thread alone. */
 typedef struct sl_sample_team sl_sample_team;
 SL_WARN_UNUSED sl_status sl_sample_team_open(sl_threads *pool, uint32_t n_vocab, sl_sample_team **out, sl_err *err);
+/* Memory it takes. */
+uint64_t sl_sample_team_bytes(int n_workers, uint32_t n_vocab);
 void sl_sample_team_close(sl_sample_team *team);
 
 /* sl_sampler_sample or sl_score_token for each of n rows, divided among the pool's workers; on the calling thread when

@@ -75,6 +75,13 @@ sl_status sl_sample_scratch_open(uint32_t n_vocab, sl_sample_scratch **out, sl_e
     return SL_OK;
 }
 
+uint64_t sl_sample_scratch_bytes(uint32_t n_vocab)
+{
+    uint64_t n = (uint64_t)n_vocab + 1; /* as opened above */
+    return sizeof(sl_sample_scratch) + (n / SL_KEY_BLOCK + 1) * sizeof(int32_t) +
+           n * (3 * sizeof(float) + sizeof(uint32_t));
+}
+
 void sl_sample_scratch_close(sl_sample_scratch *s)
 {
     if (!s)

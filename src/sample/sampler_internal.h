@@ -13,6 +13,9 @@ struct sl_sample_scratch {
     sl_candidates candidates;
 };
 
+/* Memory of a scratch. */
+uint64_t sl_sample_scratch_bytes(uint32_t n_vocab);
+
 /* The filtered distribution for n_vocab logits: candidates with unnormalised weights, the scratch's until its next use.
  * Greedy leaves one. Errors as sl_sampler_sample. */
 SL_WARN_UNUSED sl_status sl_sampler_filter(sl_sampler *sampler, sl_sample_scratch *scratch, float *logits,

@@ -53,7 +53,8 @@ typedef struct {
 static void on_event(void *user, const sl_event *event)
 {
     answer *a = user;
-    memcpy(a->text + a->n_bytes, event->bytes, event->n_bytes);
+    if (event->n_bytes > 0)
+        memcpy(a->text + a->n_bytes, event->bytes, event->n_bytes);
     a->n_bytes += event->n_bytes;
     switch (event->kind) {
     case SL_EVENT_PROMPT:
