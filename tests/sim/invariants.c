@@ -24,8 +24,21 @@ enum { MAX_BLOCKS = 4096 };
 
 /* ---- sequences ---- */
 
+/* The node that a sequence stands at belongs to its tenant, and the way there spells its tokens. */
+static void check_place(const sl_engine *e, const sl_sequence *s)
+{
+    uint32_t at = s->node;
+    const sl_prefix_node *nodes = e->kv.tree.nodes;
+    for (uint32_t n = s->n_published; at != SL_NO_NODE && nodes[at].parent != SL_NO_NODE; at = nodes[at].parent, n--)
+        if (n == 0 || memcmp(nodes[at].tokens, s->tokens + (size_t)(n - 1) * SL_KV_BLOCK, sizeof nodes[at].tokens) != 0)
+            violation("request %llu stands at a node of other tokens", (unsigned long long)s->id);
+    if (at != SL_NO_NODE && (nodes[at].tokens[0] != (uint32_t)s->request.tenant))
+        violation("request %llu shares with another tenant", (unsigned long long)s->id);
+}
+
 static void check_sequence(const sl_engine *e, const sl_sequence *s, bool runs)
 {
+    check_place(e, s);
     for (int g = 0; g < e->model.plan->n_groups; g++) {
         uint32_t window = e->model.plan->groups[g].window, end = (uint32_t)sl_ceil_div(s->n_done, SL_KV_BLOCK);
         uint32_t seen = window && s->n_done >= window ? (s->n_done - window + 1) / SL_KV_BLOCK : 0;

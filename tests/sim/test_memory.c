@@ -48,8 +48,10 @@ static bool step(sl_engine *e)
 
 static void run_until_idle(sl_engine *e)
 {
+    uint32_t n_steps = 0;
     while (step(e))
-        ;
+        if (++n_steps == 10000)
+            fail_msg("no end after %u steps", n_steps);
     check_idle(e);
 }
 

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""Breaks the engine on purpose, one place at a time, and expects the simulation or the scenes to notice.
+
+    mutations.py BUILD_FOLDER [NAME ...]
+
+Each mutation below replaces pieces of text in files under src/engine; the changed files are compiled as the build does it
+and linked in front of the library, in a temporary folder. A mutation that no program notices is a failure, and so is one
+whose text is not found any more: then the mutation has to follow the code.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ENGINE = ROOT / "src" / "engine"
+
+# Programs that may notice, in this order, with their arguments.
+PROGRAMS = [("tests/sim/test_memory", []), ("tests/sim/simulate", ["1", "400"])]
+
+# Name -> (what is wrong then, [(file, text, replacement), ...]).
+MUTATIONS = {
+    "leak-block": ("some blocks are never freed", [
+        ("blocks.c", "if (--blocks->refs[block] == 0)", "if (--blocks->refs[block] == 0 && block % 7 != 3)")]),
+    "free-twice": ("a block is freed while others hold it", [
+        ("blocks.c", "if (--blocks->refs[block] == 0)", "if (--blocks->refs[block] <= 1 && block % 7 == 3)")]),
+    "copy-nothing": ("a shared last block is replaced, but its content is not copied", [
+        ("kv.c", "kv->backend->copy_block(kv->context, g, shared, *slot);", "")]),
+    "write-shared": ("choices write into the block that they share", [
+        ("kv.c", "if (kv->pools[g].refs[shared] == 1)\n        return true;", "return true;")]),
+    "forget-holder": ("a hit takes blocks without counting itself", [
+        ("prefix.c", "leave_idle(t, g, node);\n    sl_blocks_share(&t->pools[g], block);", "leave_idle(t, g, node);")]),
+    "window-short": ("windowed blocks are let go one position early", [
+        ("kv.c", "(n_positions - window + 1) / SL_KV_BLOCK : 0", "(n_positions - window + 2) / SL_KV_BLOCK : 0")]),
+    "window-long": ("windowed blocks are kept too long", [
+        ("kv.c", "(n_positions - window + 1) / SL_KV_BLOCK : 0", "(n_positions - window) / SL_KV_BLOCK : 0")]),
+    "hit-last-token": ("a hit may cover the last token", [
+        ("kv.c", "SL_MIN(s->n_tokens - 1, s->n_scored)", "SL_MIN(s->n_tokens, s->n_scored)")]),
+    "hit-scored": ("a hit may skip positions that are to be scored", [
+        ("kv.c", "SL_MIN(s->n_tokens - 1, s->n_scored)", "(s->n_tokens - 1)")]),
+    "hit-without-window": ("a hit does not ask for the blocks that windows reach", [
+        ("kv.c", "reaches &= run[g] >=", "reaches |= run[g] >=")]),
+    "other-parent": ("nodes are found by their own tokens, whatever came before", [
+        ("prefix.c", "message = {.parent = *parent};", "message = {{{0, 0}}, {0}};"),
+        ("prefix.c", "if (n->parent == parent && memcmp", "if (memcmp")]),
+    "other-tokens": ("nodes are found by bucket alone", [
+        ("prefix.c", "memcmp(&n->digest, digest, sizeof *digest) == 0 &&\n            "
+         "memcmp(n->tokens, tokens, sizeof n->tokens) == 0", "true")]),
+    "other-tenant": ("tenants share what they cache", [
+        ("prefix.c", "words[] = {tenant, adapter,", "words[] = {0, adapter,"),
+        ("prefix.c", "tokens[0] = (uint32_t)tenant;", "tokens[0] = 0;")]),
+    "evict-inner": ("blocks are evicted that others stand behind", [
+        ("prefix.c", "if (is_idle(t, g, node) && !(is_full && t->nodes[node].n_children > 0))",
+         "if (is_idle(t, g, node))")]),
+    "evict-pinned": ("pins keep nothing", [
+        ("prefix.c", "t->pools[g].refs[n->blocks[g]] == 1 && n->n_pins[g] == 0", "t->pools[g].refs[n->blocks[g]] == 1")]),
+    "never-evict": ("cached blocks are never given up", [
+        ("kv.c", "kv->pools[g].n_free == 0 && !sl_prefix_evict(&kv->tree, g)", "kv->pools[g].n_free == 0")]),
+    "leak-node": ("who leaves a node stays counted", [
+        ("prefix.c", "t->nodes[node].n_users--;\n", "t->nodes[node].n_users -= node % 5 != 0;\n")]),
+    "never-preempt": ("nobody makes way", [
+        ("step.c", "(victim = find_victim(s))", "(victim = NULL)")]),
+    "preempt-next": ("the next in order is pre-empted instead of the last", [
+        ("step.c", "while (last && last->next)\n        last = last->next;", "")]),
+    "preempt-keeps": ("whoever is pre-empted keeps its blocks", [
+        ("step.c", "    sl_kv_release(&e->kv, s);\n    sl_queue_insert(&e->waiting, s);",
+         "    sl_queue_insert(&e->waiting, s);")]),
+    "preempt-first": ("the first in order makes way as well", [
+        ("step.c", "sl_sequence *last = s->next;", "sl_sequence *last = s;")]),
+    "take-ahead": ("a block is taken before a row needs it", [
+        ("kv.c", "while ((uint64_t)s->n_taken[g] * SL_KV_BLOCK < end &&",
+         "while ((uint64_t)s->n_taken[g] * SL_KV_BLOCK <= end &&"),
+        ("kv.c", "(uint32_t)sl_ceil_div(end, SL_KV_BLOCK));", "end / SL_KV_BLOCK + 1);")]),
+    "admit-unfit": ("requests are accepted that never fit", [
+        ("kv.c", "if (need > have - pinned)", "if (need > have + 2)")]),
+    "compute-twice": ("nobody waits for what another is computing", [
+        ("step.c", "if (sl_kv_makes_next(&e->kv, e->members[i], s))", "if (false)")]),
+    "publish-late": ("blocks go into the tree only when a sequence ends", [
+        ("kv.c", "while (kv->shares && s->n_published <", "while (kv->shares && s->finished && s->n_published <")]),
+    "score-again": ("choices score the prompt once more after a pre-emption", [
+        ("step.c", "        sibling->n_scored = s->n_scored;\n", "")]),
+    "same-choices": ("all choices draw the same numbers", [
+        ("sequence.c", "choice == 0 ? seed :", "choice <= 8 ? seed :")]),
+    "lose-sibling": ("choices that never began are not told of the end", [
+        ("step.c", "sibling; sibling = sibling->next) {\n        sibling->error", "false;) {\n        sibling->error")]),
+}
+
+
+def compile_changed(build, commands, name, work):
+    """Object files of the files that a mutation changes."""
+    texts = {}
+    for file, old, new in MUTATIONS[name][1]:
+        text = texts.get(file) or (ENGINE / file).read_text()
+        if text.count(old) != 1:
+            raise LookupError(f"{name}: its text occurs {text.count(old)} times in {file}")
+        texts[file] = text.replace(old, new)
+    objects = []
+    for file, text in texts.items():
+        (work / file).write_text(text)
+        command = re.sub(r" -o \S+ -c \S+$", f" -w -o {work / file}.o -c {work / file}", commands[file])
+        command = re.sub(r" -M[DQF]\S*( (?!-)\S+)?", "", command)
+        subprocess.run(command, shell=True, cwd=build, check=True)
+        objects.append(f"{work / file}.o")
+    return objects
+
+
+def link(build, program, objects, work):
+    command = subprocess.run(["ninja", "-C", build, "-t", "commands", program], capture_output=True, text=True,
+                             check=True).stdout.splitlines()[-1]
+    out = work / Path(program).name
+    command = command.replace(f" -o {program} ", f" -o {out} {' '.join(objects)} ", 1)
+    subprocess.run(command, shell=True, cwd=build, check=True)
+    return out
+
+
+def notice(build, commands, name):
+    """What noticed the mutation, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        objects = compile_changed(build, commands, name, work)
+        for program, arguments in PROGRAMS:
+            binary = link(build, program, objects, work)
+            try:
+                run = subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=120)
+            except subprocess.TimeoutExpired:
+                return f"{Path(program).name}: does not end"
+            if run.returncode != 0:
+                lines = (run.stdout + run.stderr).strip().splitlines()
+                said = [line for line in lines if "seed " in line or "ERROR" in line or "assert" in line.lower() or "no end" in line]
+                return f"{Path(program).name}: {(said or lines or ['a signal'])[0].strip()[:150]}"
+    return None
+
+
+def main():
+    build = Path(sys.argv[1]).resolve()
+    names = sys.argv[2:] or list(MUTATIONS)
+    commands = {Path(c["file"]).name: c["command"] for c in json.loads((build / "compile_commands.json").read_text())
+                if "/src/engine/" in str((build / c["file"]).resolve())}
+    n_failed = 0
+    for name in names:
+        try:
+            noticed = notice(build, commands, name)
+        except LookupError as gone:
+            noticed, name = None, str(gone)
+        n_failed += noticed is None
+        print(f"{name}: {noticed or 'NOTICED BY NOBODY'}", flush=True)
+    print(f"[  PASSED  ] {len(names) - n_failed} test(s).")
+    if n_failed:
+        print(f"[  FAILED  ] {n_failed} test(s).")
+    return 1 if n_failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
