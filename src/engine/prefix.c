@@ -3,8 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A token at position p costs 1 + p / COST_DEPTH times as much as the first: attention's share grows with the positions
- * before it and reaches that of the matmuls at a few thousand of them in models of today's shapes. */
+/* A token at position p costs 1 + p / COST_DEPTH times as much as the first: attention's work grows with the positions
+ * before it. It reaches that of the matmuls, counted in multiplications, at 3,100 of them in SmolLM2 and at 14,800 in
+ * Llama 3.2 1B, but it runs at a lower rate. Only the order of evictions depends on this. */
 enum { COST_DEPTH = 4096 };
 
 /* ---- nodes ---- */

@@ -1,6 +1,7 @@
 /* Prefix tree: which KV blocks hold which tokens. A node is one full block of SL_KV_BLOCK tokens behind its parent's;
  * the roots stand for a tenant and an adapter, so nobody sees what another tenant cached. Nodes are found by a keyed
- * hash over all that leads to them, and their parent and tokens are compared as well: a collision changes nothing.
+ * hash over all that leads to them, and their parent and tokens are compared as well: a collision changes nothing. A tree
+ * belongs to one engine, so to one model.
  *
  * A node names a physical block of each layer group and counts as one holder of it. In groups without a window it always
  * has one, and goes when that is evicted, so only leaves are; blocks of windowed groups come and go singly. A block that

@@ -83,7 +83,7 @@ static void open_engine(workload *w)
                                  .clock = fake_clock};
     options.logit_rows = options.n_sequences + draw(w, 4);
     /* From what hardly holds one sequence to plenty. */
-    uint64_t one = 0, n_sequences = draw(w, 3) ? draw(w, 3) : options.n_sequences;
+    uint64_t one = 0, n_sequences = draw(w, 3) ? draw(w, 4) : options.n_sequences;
     for (int g = 0; g < w->plan.n_groups; g++)
         one += w->plan.groups[g].block_bytes * (w->context / SL_KV_BLOCK + 1);
     options.kv_bytes = one / 2 + one * n_sequences * (50 + draw(w, 60)) / 100;
@@ -102,7 +102,7 @@ workload *workload_open(uint64_t seed, uint32_t n_requests)
     w->n_clients = n_requests;
     w->clients = calloc(n_requests, sizeof *w->clients);
     w->context = 48 + draw(w, MAX_CONTEXT - 48 + 1);
-    w->most_answer = draw(w, 3) ? 24 : 60;
+    w->most_answer = draw(w, 3) ? 24 : 110;
     w->burst = 1 + draw(w, 16);
     for (int b = 0; b < N_BASES; b++)
         for (uint32_t i = 0; i < MAX_CONTEXT; i++)
