@@ -273,9 +273,11 @@ void sl_engine_stats(const sl_engine *e, sl_engine_statistics *out)
         out->n_waiting++;
     for (int g = 0; g < e->model.plan->n_groups; g++) {
         const sl_blocks *pool = &e->kv.pools[g];
-        uint32_t only_cached = 0;
-        for (uint32_t i = 0; i < pool->n_blocks; i++)
-            only_cached += pool->refs[i] == 1 && e->kv.tree.node_of[g][i] != SL_NO_NODE;
+        uint32_t only_cached = e->kv.tree.n_idle[g]; /* and those pinned that no sequence holds */
+        for (uint32_t i = 0; i < pool->n_blocks && e->kv.tree.n_pinned[g] > 0; i++) {
+            uint32_t node = e->kv.tree.node_of[g][i];
+            only_cached += node != SL_NO_NODE && e->kv.tree.nodes[node].n_pins[g] > 0 && pool->refs[i] == 1;
+        }
         out->n_blocks += pool->n_blocks;
         out->n_blocks_used += pool->n_blocks - pool->n_free - only_cached;
         out->n_blocks_cached += e->kv.tree.n_cached[g];

@@ -80,13 +80,16 @@ sl_status sl_kv_open(sl_kv *kv, const sl_plan *plan, const sl_backend *backend, 
                      const uint32_t n_blocks[SL_MAX_KV_GROUPS], const sl_engine_options *options, sl_err *err)
 {
     *kv = (sl_kv){.plan = plan, .backend = backend, .context = context, .shares = !options->no_prefix_cache};
-    /* Nodes with a block, roots, and nodes whose windowed blocks are gone but not those behind them: where no layer is
-     * full, as many as a few long sequences have. A tree without room takes nothing new until something is evicted. */
-    uint64_t n_nodes = (2 + sl_ceil_div(options->context, SL_KV_BLOCK)) * (uint64_t)options->n_sequences + 16;
+    /* Roots, and nodes: where a group has no window, one for each of its blocks at most. Else there are also nodes whose
+     * own blocks are gone, but not those behind them; without room for these the tree takes nothing new for a while. */
+    uint64_t n_nodes = 0;
+    bool has_full = false;
     for (int g = 0; g < plan->n_groups; g++) {
         SL_TRY(sl_blocks_open(&kv->pools[g], n_blocks[g], options->shuffle_seed, err));
-        n_nodes += n_blocks[g];
+        n_nodes = SL_MAX(n_nodes, n_blocks[g]);
+        has_full |= plan->groups[g].window == 0;
     }
+    n_nodes = n_nodes * (has_full ? 1 : 4) + 2 * (uint64_t)options->n_sequences + 16;
     n_nodes = kv->shares ? SL_MIN(n_nodes, SL_NO_NODE - 1) : 0;
     return sl_prefix_open(&kv->tree, plan, kv->pools, (uint32_t)n_nodes, options->cache_key, err);
 }

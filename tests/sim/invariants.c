@@ -156,9 +156,22 @@ static void check_tree(const sl_engine *e)
         violation("%u nodes in use, %u counted", n_used, e->kv.tree.n_used);
 }
 
+static void check_statistics(const sl_engine *e)
+{
+    sl_engine_statistics s;
+    uint32_t n_used = 0;
+    sl_engine_stats(e, &s);
+    for (int g = 0; g < e->model.plan->n_groups; g++)
+        for (uint32_t b = 0; b < e->kv.pools[g].n_blocks; b++)
+            n_used += e->kv.pools[g].refs[b] > (e->kv.tree.node_of[g][b] != SL_NO_NODE);
+    if (s.n_blocks_used != n_used)
+        violation("%u blocks used, %u by the statistics", n_used, s.n_blocks_used);
+}
+
 void check_engine(const sl_engine *e)
 {
     check_queues(e);
+    check_statistics(e);
     for (int g = 0; g < e->model.plan->n_groups; g++)
         check_blocks(e, g);
     /* The whole tree takes long: now and then. */
