@@ -12,7 +12,12 @@ static sl_status run(const sl_args *args, sl_err *err)
     } else if (args->n_operands == 0) {
         sl_print_overview();
     } else {
-        const sl_command *command = sl_command_find(args->operands[0]);
+        bool two = args->n_operands == 2;
+        const sl_command *command =
+            two ? sl_command_find_two(args->operands[0], args->operands[1]) : sl_command_find(args->operands[0]);
+        if (command == NULL && two)
+            SL_FAIL(err, SL_ERR_ARGUMENT, "no command '%.30s %.30s' ('sluice help' lists them)", args->operands[0],
+                    args->operands[1]);
         if (command == NULL)
             return sl_command_unknown(args->operands[0], err);
         sl_print_command_help(command);
@@ -41,7 +46,7 @@ const sl_command sl_cmd_help = {
     .examples = "sluice help run\nsource <(sluice help --completion bash)",
     .options = options,
     .n_options = SL_COUNTOF(options),
-    .max_operands = 1,
+    .max_operands = 2,
     .complete = SL_COMPLETE_COMMAND,
     .run = run,
 };

@@ -4,14 +4,17 @@
 
 #include "cli/options.h"
 
-extern const sl_command sl_cmd_run, sl_cmd_tokenize, sl_cmd_info, sl_cmd_eval, sl_cmd_bench, sl_cmd_pull, sl_cmd_list,
-    sl_cmd_rm, sl_cmd_help;
+extern const sl_command sl_cmd_run, sl_cmd_tokenize, sl_cmd_info, sl_cmd_eval, sl_cmd_bench, sl_cmd_bench_throughput,
+    sl_cmd_pull, sl_cmd_list, sl_cmd_rm, sl_cmd_help;
 
 /* All commands, in the order of the overview; *n gets their number. Static storage. */
 const sl_command *const *sl_commands(size_t *n);
 
 /* Command with that name; NULL when there is none. */
 const sl_command *sl_command_find(const char *name);
+
+/* Command with a name of two words, as in `sluice bench throughput`; NULL when there is none. */
+const sl_command *sl_command_find_two(const char *name, const char *second);
 
 /* SL_ERR_ARGUMENT for a name that is no command, with the nearest one. */
 SL_WARN_UNUSED sl_status sl_command_unknown(const char *name, sl_err *err);

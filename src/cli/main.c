@@ -13,8 +13,10 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
 static const sl_command *const commands[] = {
-    &sl_cmd_run,      &sl_cmd_pull, &sl_cmd_list,  &sl_cmd_rm,   &sl_cmd_info,
-    &sl_cmd_tokenize, &sl_cmd_eval, &sl_cmd_bench, &sl_cmd_help,
+    &sl_cmd_run,  &sl_cmd_pull,  &sl_cmd_list,
+    &sl_cmd_rm,   &sl_cmd_info,  &sl_cmd_tokenize,
+    &sl_cmd_eval, &sl_cmd_bench, &sl_cmd_bench_throughput,
+    &sl_cmd_help,
 };
 
 const sl_command *const *sl_commands(size_t *n)
@@ -29,6 +31,13 @@ const sl_command *sl_command_find(const char *name)
         if (strcmp(commands[i]->name, name) == 0)
             return commands[i];
     return NULL;
+}
+
+const sl_command *sl_command_find_two(const char *name, const char *second)
+{
+    char both[64];
+    snprintf(both, sizeof(both), "%.30s %.30s", name, second);
+    return sl_command_find(both);
 }
 
 sl_status sl_command_unknown(const char *name, sl_err *err)
@@ -70,7 +79,10 @@ static sl_status dispatch(int argc, char **argv, sl_err *err)
     }
     if (word[0] == '-')
         SL_FAIL(err, SL_ERR_ARGUMENT, "'%.60s' must come after a command ('sluice help' lists them)", word);
-    const sl_command *command = sl_command_find(word);
+    const sl_command *command = argc > 2 ? sl_command_find_two(word, argv[2]) : NULL;
+    if (command != NULL)
+        return run_command(command, argc - 2, argv + 2, err);
+    command = sl_command_find(word);
     if (command == NULL)
         return sl_command_unknown(word, err);
     return run_command(command, argc - 1, argv + 1, err);

@@ -71,7 +71,7 @@ void sl_print_overview(void)
     sl_out_text("  sluice COMMAND [OPTION]... [ARGUMENT]...\n\n");
     sl_out_heading("Commands:");
     for (size_t i = 0; i < n; i++)
-        sl_out_printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
+        sl_out_printf("  %-17s %s\n", commands[i]->name, commands[i]->summary);
     sl_out_text("\n");
     sl_out_heading("Options:");
     sl_out_text("  -h, --help     this overview; after a command, its help\n"

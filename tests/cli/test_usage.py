@@ -10,7 +10,8 @@ import unittest
 
 import harness
 
-COMMANDS = ["run", "pull", "list", "rm", "info", "tokenize", "eval", "bench", "help"]
+COMMANDS = ["run", "pull", "list", "rm", "info", "tokenize", "eval", "bench",
+            "bench throughput", "help"]
 
 
 class Usage(harness.Case):
@@ -25,6 +26,7 @@ class Usage(harness.Case):
         self.assert_error(2, ["'runn'", "did you mean 'run'"], "runn")
         self.assert_error(2, ["'serve'", "sluice help"], "serve")
         self.assert_error(2, ["'tokenise'", "'tokenize'"], "help", "tokenise")
+        self.assert_error(2, ["'bench nothing'"], "help", "bench", "nothing")
 
     def test_unknown_option(self):
         self.assert_error(2, ["--tempp", "did you mean --temp?"], "run", "--tempp", "1")
@@ -151,18 +153,18 @@ class Settings(harness.Case):
 
 class Texts(harness.Case):
     def options_of(self, command):
-        return re.findall(r"^  (?:-(\w), |    )--([a-z-]+)", self.output("help", command), re.M)
+        return re.findall(r"^  (?:-(\w), |    )--([a-z-]+)", self.output("help", *command.split()), re.M)
 
     def test_overview_lists_every_command(self):
         text = self.output("--help")
-        self.assertEqual(re.findall(r"^  ([a-z]+) {2,}\S", text, re.M), COMMANDS)
+        self.assertEqual(re.findall(r"^  ([a-z]+(?: [a-z]+)?) +(?=\S)", text.split("Commands:")[1].split("Options:")[0], re.M), COMMANDS)
         self.assertEqual(text, self.output("help"))
 
     def test_help(self):
         for command in COMMANDS:
-            text = self.output("help", command)
-            self.assertEqual(text, self.output(command, "--help"))
-            self.assertEqual(text, self.output(command, "-h"))
+            text = self.output("help", *command.split())
+            self.assertEqual(text, self.output(*command.split(), "--help"))
+            self.assertEqual(text, self.output(*command.split(), "-h"))
             self.assertIn(f"sluice {command}", text)
             self.assertEqual([line for line in text.splitlines() if len(line) > 80], [])
             names = [name for _, name in self.options_of(command)]
@@ -203,8 +205,10 @@ class Texts(harness.Case):
         self.assertEqual(self.complete("run", "-m", "so"), ["some.gguf"])
         self.assertEqual(self.complete("pull", "smol"), ["smollm2"])
         self.assertEqual(self.complete("help", "be"), ["bench"])
+        self.assertEqual(self.complete("bench", "thr"), ["throughput"])
+        self.assertEqual(self.complete("bench", "throughput", "--batching", "st"), ["static"])
         for command in COMMANDS:
-            self.assertEqual(set(self.complete(command, "--")), {f"--{name}" for _, name in self.options_of(command)})
+            self.assertEqual(set(self.complete(*command.split(), "--")), {f"--{name}" for _, name in self.options_of(command)})
 
 
 class Output(harness.Case):
