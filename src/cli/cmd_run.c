@@ -1,4 +1,5 @@
 /* `sluice run`: one answer, or a chat. */
+#include "cli/answer_file.h"
 #include "cli/chat.h"
 #include "cli/commands.h"
 #include "cli/generate.h"
@@ -62,12 +63,24 @@ static sl_status read_options(const sl_args *args, sl_generate_options *options,
     return parse_bias(value, *bias, err);
 }
 
+/* The same for a file of requests, which has its own prompts and its own form of output. */
+static sl_status check_input_usage(const sl_args *args, sl_err *err)
+{
+    static const char *const others[] = {"prompt", "file", "logprobs", "json", "timings"};
+    for (size_t i = 0; i < SL_COUNTOF(others); i++)
+        if (sl_args_given(args, others[i]))
+            SL_FAIL(err, SL_ERR_ARGUMENT, "--input does not go with --%s", others[i]);
+    return SL_OK;
+}
+
 /* Wrong combinations that the option table can't express. */
 static sl_status check_usage(const sl_args *args, bool chat, sl_err *err)
 {
     bool json = sl_args_flag(args, "json"), raw = sl_args_flag(args, "raw");
     if (sl_args_given(args, "prompt") && sl_args_given(args, "file"))
         SL_FAIL(err, SL_ERR_ARGUMENT, "run takes its prompt from --prompt or from --file, not both");
+    if (sl_args_given(args, "input"))
+        return check_input_usage(args, err);
     if (raw && sl_args_value(args, "system")->on_command_line)
         SL_FAIL(err, SL_ERR_ARGUMENT, "--raw has no system prompt: put it into the prompt");
     if (sl_args_given(args, "logprobs") && !json)
@@ -151,15 +164,20 @@ static sl_status answer_once(const sl_args *args, const sl_bundle *bundle, sl_en
     return status;
 }
 
-static sl_status open_engine(const sl_args *args, const sl_bundle *bundle, sl_engine **out, sl_err *err)
+/* Most tokens of a request, prompt and answer. */
+static sl_status read_context(const sl_args *args, const sl_bundle *bundle, uint32_t *out, sl_err *err)
 {
     uint32_t longest = sl_model_get_info(sl_bundle_model(bundle))->context_length;
+    *out = sl_args_given(args, "ctx") ? (uint32_t)sl_args_uint(args, "ctx") : SL_MIN(DEFAULT_CONTEXT, longest);
+    if (*out > longest)
+        SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", *out, longest);
+    return SL_OK;
+}
+
+static sl_status open_engine(const sl_args *args, const sl_bundle *bundle, sl_engine **out, sl_err *err)
+{
     sl_engine_options options = {.chunk = (uint32_t)sl_args_uint(args, "chunk"), .n_sequences = 1};
-    options.context =
-        sl_args_given(args, "ctx") ? (uint32_t)sl_args_uint(args, "ctx") : SL_MIN(DEFAULT_CONTEXT, longest);
-    if (options.context > longest)
-        SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", options.context,
-                longest);
+    SL_TRY(read_context(args, bundle, &options.context, err));
     sl_engine_model model = sl_engine_model_of(sl_bundle_model(bundle));
     return sl_engine_open(&model, &options, sl_bundle_threads(bundle), out, err);
 }
@@ -183,22 +201,44 @@ static sl_status run_model(const sl_args *args, const sl_generate_options *optio
     return status;
 }
 
+/* Answers a file of requests. */
+static sl_status run_input(const sl_args *args, const sl_generate_options *defaults, sl_err *err)
+{
+    sl_bundle *bundle = NULL;
+    sl_input input = {0};
+    sl_answer_file_options options = {.defaults = defaults,
+                                      .system = sl_args_text(args, "system"),
+                                      .chunk = (uint32_t)sl_args_uint(args, "chunk"),
+                                      .n_parallel = (uint32_t)sl_args_uint(args, "parallel")};
+    sl_status status = sl_input_read(sl_args_text(args, "input"), &input, err);
+    if (status == SL_OK)
+        status = sl_model_args_open(args, NULL, &bundle, err);
+    if (status == SL_OK)
+        status = read_context(args, bundle, &options.context, err);
+    if (status == SL_OK)
+        status = sl_answer_file(bundle, &input, &options, err);
+    sl_bundle_close(bundle);
+    sl_input_free(&input);
+    return status;
+}
+
 static sl_status run(const sl_args *args, sl_err *err)
 {
     const char *prompt = sl_args_text(args, "prompt"), *file = sl_args_text(args, "file");
-    bool chat = prompt == NULL && file == NULL && sl_is_terminal(STDIN_FILENO);
+    bool batch = sl_args_given(args, "input");
+    bool chat = prompt == NULL && file == NULL && !batch && sl_is_terminal(STDIN_FILENO);
     sl_generate_options options;
     sl_logit_bias *bias = NULL;
     sl_input input = {0};
     SL_TRY(check_usage(args, chat, err));
     sl_status status = read_options(args, &options, &bias, err);
-    if (status == SL_OK && prompt == NULL && !chat)
+    if (status == SL_OK && prompt == NULL && !chat && !batch)
         status = sl_input_read(file != NULL ? file : "-", &input, err);
     sl_bytes text = {input.bytes, input.n_bytes};
     if (prompt != NULL)
         text = (sl_bytes){prompt, strlen(prompt)};
     if (status == SL_OK)
-        status = run_model(args, &options, text, err);
+        status = batch ? run_input(args, &options, err) : run_model(args, &options, text, err);
     sl_input_free(&input);
     free(bias);
     return status;
@@ -219,6 +259,19 @@ static const sl_option options[] = {
      .argument = "FILE",
      .help = "answer the text in FILE and end; - is standard input",
      .complete = SL_COMPLETE_FILE},
+    {.name = "input",
+     .kind = SL_OPTION_TEXT,
+     .argument = "FILE",
+     .help = "answer a file of requests together, one JSON object a line; - is standard input",
+     .complete = SL_COMPLETE_FILE},
+    {.name = "parallel",
+     .kind = SL_OPTION_UINT,
+     .flags = SL_OPTION_SETTING,
+     .argument = "N",
+     .min = 1,
+     .max = 1024,
+     .fallback = "8",
+     .help = "with --input: most requests worked on at once"},
     {.name = "system",
      .kind = SL_OPTION_TEXT,
      .flags = SL_OPTION_SETTING,
@@ -288,10 +341,19 @@ const sl_command sl_cmd_run = {
         "without any of these, chats: /help lists its commands, Ctrl-C stops an answer, Ctrl-D quits.\n\n"
         "--raw takes the bytes of the prompt as they are; otherwise the prompt is a message in the model's chat "
         "template, "
-        "and one line end behind it is dropped.",
+        "and one line end behind it is dropped.\n\n"
+        "--input takes a file with a JSON object on each line: prompt (a text, used like --prompt) or messages (a list "
+        "of "
+        "role and content), and optionally id, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, "
+        "presence_penalty, frequency_penalty, seed, logit_bias; what a line leaves out is as the options say. Each "
+        "line "
+        "gives one line of output, in order: id, line, text, prompt_tokens, completion_tokens, finish_reason. A bad "
+        "line "
+        "gives its id and an error instead, the others are answered, and the exit code is 1 at the end.",
     .examples = "sluice run -m smollm2\nsluice run -m smollm2 -p 'Why is the sky blue?'\n"
                 "sluice run -m smollm2 --raw --temp 0 -n 20 -p 'Once upon a time'\n"
-                "git diff | sluice run -m smollm2 --system 'Summarise this change.' --json",
+                "git diff | sluice run -m smollm2 --system 'Summarise this change.' --json\n"
+                "sluice run -m smollm2 --input requests.jsonl --temp 0 > answers.jsonl",
     .options = options,
     .n_options = SL_COUNTOF(options),
     .run = run,

@@ -7,16 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* State of a request while the engine works on it. */
-typedef struct {
-    const sl_generate_options *options;
-    sl_answer *answer;
-    sl_detok detok;
-    sl_status status; /* of what the event handler did, or of the request */
-    sl_err *err;
-} run_state;
-
-static sl_status add_text(run_state *generation, sl_bytes piece)
+static sl_status add_text(sl_generation *generation, sl_bytes piece)
 {
     sl_answer *answer = generation->answer;
     if (piece.n_bytes == 0)
@@ -38,7 +29,7 @@ static sl_status add_text(run_state *generation, sl_bytes piece)
     return SL_OK;
 }
 
-static sl_status add_token(run_state *generation, const sl_sampled *sampled)
+static sl_status add_token(sl_generation *generation, const sl_sampled *sampled)
 {
     sl_answer *answer = generation->answer;
     if (answer->n_generated == answer->sampled_capacity) {
@@ -57,13 +48,14 @@ static sl_status add_token(run_state *generation, const sl_sampled *sampled)
 
 static void on_event(void *user, const sl_event *event)
 {
-    run_state *generation = user;
+    sl_generation *generation = user;
     sl_answer *answer = generation->answer;
     if (event->kind == SL_EVENT_TOKEN) {
         if (generation->status == SL_OK)
             generation->status = add_token(generation, &event->sampled);
         return;
     }
+    generation->ended = true;
     answer->finish = event->finish;
     answer->n_prompt = event->n_prompt;
     answer->n_cached = event->n_cached;
@@ -71,19 +63,6 @@ static void on_event(void *user, const sl_event *event)
     answer->decode_us = event->decode_us;
     if (event->finish == SL_FINISH_ERROR && generation->status == SL_OK)
         generation->status = sl_err_set(generation->err, event->error.code, "%s", event->error.message);
-}
-
-static sl_status run_steps(sl_engine *engine, uint64_t id, run_state *generation)
-{
-    for (bool busy = true; busy;) {
-        if (sl_interrupts() > 0 || sl_out_failed() || generation->status != SL_OK)
-            sl_engine_cancel(engine, id);
-        SL_TRY(sl_engine_step(engine, sl_clock_us(), &busy, generation->err));
-    }
-    SL_TRY(generation->status);
-    sl_bytes piece;
-    SL_TRY(sl_detok_finish(&generation->detok, &piece, generation->err));
-    return add_text(generation, piece);
 }
 
 static sl_status check_fits(const sl_bundle *bundle, const sl_engine *engine, size_t n_prompt, sl_err *err)
@@ -103,31 +82,57 @@ static sl_status check_fits(const sl_bundle *bundle, const sl_engine *engine, si
             n_prompt, context);
 }
 
-sl_status sl_generate(const sl_bundle *bundle, sl_engine *engine, const sl_tokens *prompt,
-                      const sl_generate_options *options, sl_answer *answer, sl_err *err)
+sl_status sl_generation_begin(const sl_bundle *bundle, sl_engine *engine, const sl_tokens *prompt,
+                              const sl_generate_options *options, sl_answer *answer, sl_generation *generation,
+                              sl_err *err)
 {
     *answer = (sl_answer){0};
     if (prompt->n == 0)
         SL_FAIL(err, SL_ERR_LIMIT, "the prompt is empty: give some text");
     SL_TRY(check_fits(bundle, engine, prompt->n, err));
-    run_state generation = {.options = options, .answer = answer, .err = err};
+    *generation = (sl_generation){.options = options, .answer = answer, .err = err};
     sl_request request = {
         .prompt = prompt->ids,
         .n_prompt = prompt->n,
         .max_tokens = options->max_tokens,
         .sampling = options->sampling,
         .on_event = on_event,
-        .user = &generation,
+        .user = generation,
     };
     request.n_stop_tokens = sl_bundle_stop_tokens(bundle, &request.stop_tokens);
-    uint64_t id;
-    SL_TRY(sl_engine_submit(engine, &request, &id, err));
-    sl_detok_init(&generation.detok, sl_bundle_vocab(bundle), 0);
+    SL_TRY(sl_engine_submit(engine, &request, &generation->id, err));
+    sl_detok_init(&generation->detok, sl_bundle_vocab(bundle), 0);
     if (options->raw)
-        generation.detok.at_start = false;
-    sl_status status = run_steps(engine, id, &generation);
-    sl_detok_free(&generation.detok);
+        generation->detok.at_start = false;
+    return SL_OK;
+}
+
+sl_status sl_generation_finish(sl_generation *generation)
+{
+    sl_bytes piece;
+    sl_status status = generation->status;
+    if (status == SL_OK)
+        status = sl_detok_finish(&generation->detok, &piece, generation->err);
+    if (status == SL_OK)
+        status = add_text(generation, piece);
+    sl_detok_free(&generation->detok);
     return status;
+}
+
+sl_status sl_generate(const sl_bundle *bundle, sl_engine *engine, const sl_tokens *prompt,
+                      const sl_generate_options *options, sl_answer *answer, sl_err *err)
+{
+    sl_generation generation;
+    sl_status status = SL_OK;
+    SL_TRY(sl_generation_begin(bundle, engine, prompt, options, answer, &generation, err));
+    for (bool busy = true; busy && status == SL_OK;) {
+        if (sl_interrupts() > 0 || sl_out_failed() || generation.status != SL_OK)
+            sl_engine_cancel(engine, generation.id);
+        status = sl_engine_step(engine, sl_clock_us(), &busy, err);
+    }
+    if (status != SL_OK)
+        generation.status = status;
+    return sl_generation_finish(&generation);
 }
 
 void sl_answer_free(sl_answer *answer)

@@ -27,6 +27,26 @@ typedef struct sl_answer {
 } sl_answer;
 void sl_answer_free(sl_answer *answer);
 
+/* A request under way. It stays where it is until sl_generation_finish. */
+typedef struct sl_generation {
+    const sl_generate_options *options;
+    sl_answer *answer;
+    sl_detok detok;
+    uint64_t id;      /* the engine's */
+    bool ended;       /* the engine is done with it */
+    sl_status status; /* of what the event handler did, or of the request */
+    sl_err *err;
+} sl_generation;
+
+/* Gives a request to the engine, whose steps then bring the answer. Errors as of sl_generate; then there is nothing to
+ * finish. options, answer and err must stay as well. */
+SL_WARN_UNUSED sl_status sl_generation_begin(const sl_bundle *bundle, sl_engine *engine, const sl_tokens *prompt,
+                                             const sl_generate_options *options, sl_answer *answer,
+                                             sl_generation *generation, sl_err *err);
+
+/* Completes the text once the engine is done with the request, or can't go on, and returns what became of it. */
+SL_WARN_UNUSED sl_status sl_generation_finish(sl_generation *generation);
+
 /* Generates until a stop token, max_tokens, the end of the context, or Ctrl-C (finish is SL_FINISH_CANCELLED, which is
  * no error here). SL_ERR_LIMIT, with both numbers, for a prompt that leaves no room in the context. *answer is valid
  * whatever the status; free it with sl_answer_free. */

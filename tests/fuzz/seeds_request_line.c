@@ -1,0 +1,26 @@
+/* Writes the seeds of fuzz_request_line into a folder: seeds_request_line FOLDER */
+#include <stdio.h>
+#include <string.h>
+
+static const char *const sources[] = {
+    "{\"id\": \"a\", \"prompt\": \"Why?\", \"max_tokens\": 20, \"temperature\": 0.5, \"top_k\": 3, \"top_p\": 0.9}",
+    "{\"id\": 7, \"messages\": [{\"role\": \"system\", \"content\": \"x\"}, {\"role\": \"user\", \"content\": "
+    "\"\\u0000\"}]}",
+    "{\"prompt\": \"x\", \"seed\": 5, \"logit_bias\": {\"15\": -100, \"7\": 1.5}, \"min_p\": 0.1}",
+    "{\"prompt\": \"x\", \"repetition_penalty\": 1.1, \"presence_penalty\": 1, \"frequency_penalty\": -1}",
+};
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; argc == 2 && i < sizeof sources / sizeof sources[0]; i++) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/%zu", argv[1], i);
+        FILE *file = fopen(path, "wb");
+        if (!file)
+            return 1;
+        fwrite(sources[i], 1, strlen(sources[i]), file);
+        if (fclose(file) != 0)
+            return 1;
+    }
+    return argc != 2;
+}
