@@ -79,6 +79,18 @@ static json_t *pack_goodput(const summary *s)
                      per_second(s, n_good));
 }
 
+static json_t *pack_kv(const summary *s)
+{
+    const sl_replay_report *r = &s->report;
+    json_t *kv = json_pack("{s:I, s:i, s:i, s:I}", "bytes", (json_int_t)s->bench->memory.kv_bytes, "blocks",
+                           (int)s->bench->replay->n_blocks, "most_blocks_used", (int)s->bench->replay->most_blocks_used,
+                           "samples", (json_int_t)r->n_kv_samples);
+    json_object_set_new(kv, "slots_per_token", r->n_kv_samples > 0 ? json_real(r->slots_per_token) : json_null());
+    json_object_set_new(kv, "unused_slots_per_sequence",
+                        r->n_kv_samples > 0 ? json_real(r->unused_slots) : json_null());
+    return kv;
+}
+
 static sl_status print_json(const summary *s, sl_err *err)
 {
     const sl_bench_trace *bench = s->bench;
@@ -100,8 +112,10 @@ static sl_status print_json(const summary *s, sl_err *err)
     json_object_update(root, more);
     json_decref(more);
     json_object_set_new(root, "prefix_hit_rate",
-                        json_real(share((double)r->n_cached_tokens, (double)r->n_prompt_tokens)));
-    json_object_set_new(root, "kv_bytes", json_integer((json_int_t)bench->memory.kv_bytes));
+                        json_real(share((double)bench->replay->prefix_hits, (double)bench->replay->prefix_queries)));
+    json_object_set_new(root, "preemptions", json_integer((json_int_t)bench->replay->n_preemptions));
+    json_object_set_new(root, "kv", pack_kv(s));
+    json_object_set_new(root, "prediction_error", pack_percentiles(&r->prediction_error));
     json_object_set_new(root, "batch",
                         json_pack("{s:I, s:f, s:i, s:o, s:o}", "steps", (json_int_t)r->n_steps, "mean", r->batch_mean,
                                   "max", (int)r->batch_max, "over_time", pack_slices(r->batch_over_time),
@@ -168,6 +182,25 @@ static sl_status print_tenants(const summary *s, sl_err *err)
     return SL_OK;
 }
 
+static void print_engine(const summary *s)
+{
+    const sl_replay_report *r = &s->report;
+    const sl_replay *replay = s->bench->replay;
+    sl_out_printf(
+        "prefix hits: %.1f%% of tokens looked for, %llu of %llu prompt tokens not computed; %llu pre-emptions\n",
+        100 * share((double)replay->prefix_hits, (double)replay->prefix_queries),
+        (unsigned long long)r->n_cached_tokens, (unsigned long long)r->n_prompt_tokens,
+        (unsigned long long)replay->n_preemptions);
+    sl_out_printf("KV: %u of %u blocks used at most", replay->most_blocks_used, replay->n_blocks);
+    if (r->n_kv_samples > 0)
+        sl_out_printf("; %.3f slots held for a token kept, %.1f slots of a sequence without one", r->slots_per_token,
+                      r->unused_slots);
+    sl_out_text("\n");
+    if (r->prediction_error.n > 0)
+        sl_out_printf("predicted step times: median error %.1f%%, p99 %.1f%%\n", 100 * r->prediction_error.p50,
+                      100 * r->prediction_error.p99);
+}
+
 static sl_status print_text(const summary *s, sl_err *err)
 {
     const sl_bench_trace *bench = s->bench;
@@ -185,8 +218,7 @@ static sl_status print_text(const summary *s, sl_err *err)
                       r->all.n_good, r->all.n_requests, 100 * share((double)r->all.n_good, (double)r->all.n_requests),
                       per_second(s, (double)r->all.n_good), (double)bench->ttft_target_us / 1e3,
                       (double)bench->itl_target_us / 1e3);
-    sl_out_printf("prefix hits: %.1f%% of prompt tokens\n",
-                  100 * share((double)r->n_cached_tokens, (double)r->n_prompt_tokens));
+    print_engine(s);
     sl_out_printf("%zu steps, %.2f tokens in one on average, %u at most\n", r->n_steps, r->batch_mean, r->batch_max);
     print_course("tokens a step over time:", r->batch_over_time);
     print_course("requests in flight:", r->in_flight_over_time);

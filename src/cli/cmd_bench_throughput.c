@@ -69,7 +69,11 @@ static sl_status make_trace(const sl_args *args, uint32_t context, sl_trace **ou
 static sl_status open_engine(const sl_args *args, sl_bench_trace *bench, sl_engine **out, sl_err *err)
 {
     const sl_model *model = sl_bundle_model(bench->bundle);
-    sl_engine_options options = {.chunk = bench->chunk, .n_sequences = bench->options.n_parallel, .context = 2};
+    sl_engine_options options = {.chunk = bench->chunk,
+                                 .n_sequences = bench->options.n_parallel,
+                                 .context = 2,
+                                 .kv_bytes = sl_args_uint(args, "kv-memory") * 1000000,
+                                 .no_prefix_cache = sl_args_flag(args, "no-prefix-cache")};
     for (size_t i = 0; i < bench->trace->n_requests; i++) {
         const sl_trace_request *r = &bench->trace->requests[i];
         options.context = SL_MAX(options.context, r->n_prompt + r->n_output);
@@ -155,6 +159,7 @@ static sl_status run(const sl_args *args, sl_err *err)
         bench.bundle = bundle;
         bench.model = sl_args_text(args, "model");
         bench.options.n_vocab = info->n_vocab;
+        bench.options.n_kv_groups = (uint32_t)sl_model_plan(sl_bundle_model(bundle))->n_groups;
         if (trace == NULL)
             status = make_trace(args, info->context_length, &trace, err);
         bench.trace = trace;
@@ -225,6 +230,13 @@ static const sl_option options[] = {
      .high = 1e9,
      .fallback = "50",
      .help = "dynamic batching: longest wait of a request for its batch to fill"},
+    {.name = "kv-memory",
+     .kind = SL_OPTION_UINT,
+     .argument = "MB",
+     .min = 1,
+     .max = 1000000000,
+     .help = "megabytes of keys and values, else room for --parallel times the longest request"},
+    {.name = "no-prefix-cache", .kind = SL_OPTION_FLAG, .help = "compute every prompt, whatever it shares with others"},
     TARGET("ttft-target", "goodput: a good request has its first token within MS"),
     TARGET("itl-target", "goodput: in a good request 99% of the gaps between tokens are within MS"),
     SL_OPTS_THREADS,

@@ -1,135 +1,30 @@
 /* `sluice eval ppl`: perplexity of a text, and how far the fast arithmetic is from the exact one. */
 #include "cli/commands.h"
 #include "cli/input.h"
-#include "cli/interrupt.h"
 #include "cli/model_args.h"
 #include "cli/output.h"
-#include "cli/perplexity.h"
-
-#include "base/clock.h"
+#include "cli/scorer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { LOGIT_ROWS = 64 }; /* positions scored in one step */
-
-/* A model that scores windows: logits of one step, copied out of the engine. */
 typedef struct {
-    sl_bundle *bundle;
-    sl_engine *engine;
-    float *rows; /* LOGIT_ROWS of n_vocab */
-    uint32_t first_position;
-    size_t n_rows, n_vocab;
-    bool busy;
-    sl_status status; /* of the request */
-    sl_err *err;
-} window_scorer;
-
-typedef struct {
-    window_scorer tested, base; /* base.bundle is NULL without --against */
+    sl_bundle *bundle, *base_bundle;
+    sl_scorer tested, base; /* base.bundle is NULL without --against */
     sl_tokens tokens;
     sl_position_score *scores;
     size_t n_scores, n_windows;
     uint32_t context;
 } evaluation;
 
-static void on_logits(void *user, uint32_t position, const float *logits)
-{
-    window_scorer *scorer = user;
-    SL_ASSERT(scorer->n_rows < LOGIT_ROWS);
-    if (scorer->n_rows == 0)
-        scorer->first_position = position;
-    memcpy(scorer->rows + scorer->n_rows * scorer->n_vocab, logits, scorer->n_vocab * sizeof(*logits));
-    scorer->n_rows++;
-}
-
-static void on_event(void *user, const sl_event *event)
-{
-    window_scorer *scorer = user;
-    if (event->kind == SL_EVENT_FINISHED && event->finish == SL_FINISH_ERROR)
-        scorer->status = sl_err_set(scorer->err, event->error.code, "%s", event->error.message);
-}
-
 /* Opens a model at level (NULL: as --level says) with a context of one window. */
-static sl_status open_scorer(const sl_args *args, const char *level, uint32_t context, window_scorer *scorer,
-                             sl_err *err)
+static sl_status open_scorer(const sl_args *args, const char *level, uint32_t context, sl_bundle **bundle,
+                             sl_scorer *scorer, sl_err *err)
 {
-    scorer->err = err;
-    SL_TRY(sl_model_args_open(args, level, &scorer->bundle, err));
-    const sl_model *model = sl_bundle_model(scorer->bundle);
-    uint32_t longest = sl_model_get_info(model)->context_length;
-    if (context > longest)
-        SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", context,
-                longest);
-    sl_engine_options options = {.context = context, .n_sequences = 1, .logit_rows = LOGIT_ROWS};
-    sl_engine_model engine_model = sl_engine_model_of(model);
-    SL_TRY(sl_engine_open(&engine_model, &options, sl_bundle_threads(scorer->bundle), &scorer->engine, err));
-    scorer->n_vocab = sl_model_get_info(model)->n_vocab;
-    scorer->rows = malloc(LOGIT_ROWS * scorer->n_vocab * sizeof(*scorer->rows));
-    if (scorer->rows == NULL)
-        SL_FAIL(err, SL_ERR_NOMEM, "out of memory for logits");
-    return SL_OK;
-}
-
-static void close_scorer(window_scorer *scorer)
-{
-    sl_engine_close(scorer->engine);
-    sl_bundle_close(scorer->bundle);
-    free(scorer->rows);
-}
-
-static sl_status submit_window(window_scorer *scorer, const uint32_t *window, uint32_t context, sl_err *err)
-{
-    sl_request request = {
-        .prompt = window,
-        .n_prompt = context - 1, /* the last token is only predicted */
-        .sampling = sl_sample_params_default(),
-        .on_event = on_event,
-        .on_logits = on_logits,
-        .score_from = context / 2,
-        .user = scorer,
-    };
-    scorer->busy = true;
-    scorer->status = SL_OK;
-    return sl_engine_submit(scorer->engine, &request, NULL, err);
-}
-
-/* Steps until rows are there or the window ends. */
-static sl_status next_rows(window_scorer *scorer, sl_err *err)
-{
-    scorer->n_rows = 0;
-    while (scorer->busy && scorer->n_rows == 0 && sl_interrupts() == 0) {
-        SL_TRY(sl_engine_step(scorer->engine, sl_clock_us(), &scorer->busy, err));
-        SL_TRY(scorer->status);
-    }
-    return SL_OK;
-}
-
-/* Scores one window of context tokens: positions context/2 to context-2 each predict the next token. Both models work
- * on the same positions in each step, so that only a step's logits are in memory. */
-static sl_status score_window(evaluation *eval, uint32_t *window, sl_err *err)
-{
-    window_scorer *tested = &eval->tested, *base = eval->base.bundle != NULL ? &eval->base : NULL;
-    SL_TRY(submit_window(tested, window, eval->context, err));
-    if (base != NULL)
-        SL_TRY(submit_window(base, window, eval->context, err));
-    for (;;) {
-        SL_TRY(next_rows(tested, err));
-        if (base != NULL)
-            SL_TRY(next_rows(base, err));
-        if (sl_interrupts() > 0)
-            SL_FAIL(err, SL_ERR_CANCELLED, "interrupted");
-        if (base != NULL && (base->n_rows != tested->n_rows || base->first_position != tested->first_position))
-            SL_FAIL(err, SL_ERR_INTERNAL, "the two models do not score the same positions");
-        if (tested->n_rows == 0)
-            return SL_OK;
-        SL_TRY(sl_score_rows(sl_bundle_threads(tested->bundle), tested->rows, base != NULL ? base->rows : NULL,
-                             tested->n_rows, tested->n_vocab, window + tested->first_position + 1,
-                             eval->scores + eval->n_scores, err));
-        eval->n_scores += tested->n_rows;
-    }
+    SL_TRY(sl_model_args_open(args, level, bundle, err));
+    return sl_scorer_open(scorer, *bundle, context, err);
 }
 
 static sl_status score_text(evaluation *eval, sl_err *err)
@@ -142,7 +37,8 @@ static sl_status score_text(evaluation *eval, sl_err *err)
         uint32_t *window = eval->tokens.ids + w * eval->context;
         if (sl_vocab_adds_bos(vocab) && sl_vocab_bos(vocab) >= 0)
             window[0] = (uint32_t)sl_vocab_bos(vocab);
-        SL_TRY(score_window(eval, window, err));
+        SL_TRY(sl_score_window(&eval->tested, eval->base.bundle != NULL ? &eval->base : NULL, window, eval->context,
+                               eval->context / 2, eval->scores, &eval->n_scores, NULL, err));
         if (sl_is_terminal(STDERR_FILENO)) {
             sl_score_summary so_far;
             SL_TRY(sl_score_summarise(eval->scores, eval->n_scores, false, &so_far, err));
@@ -199,10 +95,10 @@ static sl_status evaluate(const sl_args *args, evaluation *eval, sl_err *err)
 {
     sl_score_summary summary;
     bool with_base = sl_args_given(args, "against");
-    SL_TRY(open_scorer(args, NULL, eval->context, &eval->tested, err));
+    SL_TRY(open_scorer(args, NULL, eval->context, &eval->bundle, &eval->tested, err));
     SL_TRY(read_tokens(args, eval, err));
     if (with_base)
-        SL_TRY(open_scorer(args, sl_args_text(args, "against"), eval->context, &eval->base, err));
+        SL_TRY(open_scorer(args, sl_args_text(args, "against"), eval->context, &eval->base_bundle, &eval->base, err));
     SL_TRY(score_text(eval, err));
     SL_TRY(sl_score_summarise(eval->scores, eval->n_scores, with_base, &summary, err));
     return print_summary(args, &summary, with_base, err);
@@ -216,8 +112,10 @@ static sl_status run(const sl_args *args, sl_err *err)
         SL_FAIL(err, SL_ERR_ARGUMENT, "eval ppl needs a text: -f FILE");
     evaluation eval = {.context = (uint32_t)sl_args_uint(args, "ctx")};
     sl_status status = evaluate(args, &eval, err);
-    close_scorer(&eval.tested);
-    close_scorer(&eval.base);
+    sl_scorer_close(&eval.tested);
+    sl_scorer_close(&eval.base);
+    sl_bundle_close(eval.bundle);
+    sl_bundle_close(eval.base_bundle);
     sl_tokens_free(&eval.tokens);
     free(eval.scores);
     return status;

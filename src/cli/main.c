@@ -13,9 +13,16 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
 static const sl_command *const commands[] = {
-    &sl_cmd_run,  &sl_cmd_pull,  &sl_cmd_list,
-    &sl_cmd_rm,   &sl_cmd_info,  &sl_cmd_tokenize,
-    &sl_cmd_eval, &sl_cmd_bench, &sl_cmd_bench_throughput,
+    &sl_cmd_run,
+    &sl_cmd_pull,
+    &sl_cmd_list,
+    &sl_cmd_rm,
+    &sl_cmd_info,
+    &sl_cmd_tokenize,
+    &sl_cmd_eval,
+    &sl_cmd_bench,
+    &sl_cmd_bench_throughput,
+    &sl_cmd_bench_techniques,
     &sl_cmd_help,
 };
 

@@ -39,12 +39,13 @@ static sl_pack_cache_options cache_options(const sl_args *args)
                                    .max_bytes = sl_args_uint(args, "cache-size") * 1000000};
 }
 
-/* Opens the model of --model with options; progress is drawn while weights are packed. */
-static sl_status open_bundle(const sl_args *args, sl_bundle_options *options, sl_bundle **out, sl_err *err)
+/* Opens the model of word with options; progress is drawn while weights are packed. */
+static sl_status open_bundle(const sl_args *args, const char *word, sl_bundle_options *options, sl_bundle **out,
+                             sl_err *err)
 {
     char *path = NULL;
     sl_progress progress;
-    SL_TRY(sl_model_args_path(args, NULL, &path, err));
+    SL_TRY(sl_model_args_path(args, word, &path, err));
     options->model.progress = sl_progress_update;
     options->model.progress_user = &progress;
     sl_progress_start(&progress, "loading");
@@ -54,17 +55,24 @@ static sl_status open_bundle(const sl_args *args, sl_bundle_options *options, sl
     return status;
 }
 
+sl_status sl_model_args_open_as(const sl_args *args, const char *word, const sl_bundle_options *options,
+                                sl_bundle **out, sl_err *err)
+{
+    sl_bundle_options with_cache = *options;
+    with_cache.model.cache = cache_options(args);
+    return open_bundle(args, word, &with_cache, out, err);
+}
+
 sl_status sl_model_args_open(const sl_args *args, const char *level, sl_bundle **out, sl_err *err)
 {
     sl_bundle_options options;
     SL_TRY(sl_model_args_options(args, level, &options, err));
-    options.model.cache = cache_options(args);
-    return open_bundle(args, &options, out, err);
+    return sl_model_args_open_as(args, NULL, &options, out, err);
 }
 
 sl_status sl_model_args_open_text(const sl_args *args, sl_bundle **out, sl_err *err)
 {
     sl_bundle_options options = sl_bundle_options_default();
     options.flags = SL_BUNDLE_TEXT_ONLY;
-    return open_bundle(args, &options, out, err);
+    return open_bundle(args, NULL, &options, out, err);
 }

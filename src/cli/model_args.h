@@ -78,6 +78,11 @@ SL_WARN_UNUSED sl_status sl_model_args_options(const sl_args *args, const char *
 /* Opens the model of --model with a progress bar. Ctrl-C ends with SL_ERR_CANCELLED. The caller closes it. */
 SL_WARN_UNUSED sl_status sl_model_args_open(const sl_args *args, const char *level, sl_bundle **out, sl_err *err);
 
+/* The same for the model that word stands for (NULL: --model) and for options that sl_model_args_options filled and the
+ * caller has changed; only the cache is taken from args. */
+SL_WARN_UNUSED sl_status sl_model_args_open_as(const sl_args *args, const char *word, const sl_bundle_options *options,
+                                               sl_bundle **out, sl_err *err);
+
 /* Vocabulary and template of --model only. The caller closes it. */
 SL_WARN_UNUSED sl_status sl_model_args_open_text(const sl_args *args, sl_bundle **out, sl_err *err);
 

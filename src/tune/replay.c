@@ -27,8 +27,10 @@ typedef struct player {
     size_t first_held, n_held;
     size_t n_in_engine;
     int64_t start_us;
-    uint32_t *prompt;     /* scratch, room for the longest */
-    uint32_t step_tokens; /* generated in the present step */
+    uint32_t *prompt;      /* scratch, room for the longest */
+    uint32_t step_tokens;  /* generated in the present step */
+    uint32_t n_generating; /* requests with a token that have not ended, and the tokens whose KV they have */
+    uint64_t n_positions;
 } player;
 
 struct flight {
@@ -109,11 +111,17 @@ static void on_event(void *user, const sl_event *event)
         p->replay->times_us[at] = record->last_us = now(p);
         if (record->n_generated == 1)
             record->first_us = record->last_us;
+        p->n_generating += record->n_generated == 1;
+        p->n_positions += record->n_generated == 1 ? record->n_prompt : 1; /* the new token's KV comes with the next */
         p->step_tokens++;
         return;
     }
     p->n_in_engine--;
     f->id = 0;
+    if (record->n_generated > 0) {
+        p->n_generating--;
+        p->n_positions -= record->n_prompt + record->n_generated - 1;
+    }
     record->n_cached = event->n_cached;
     record->failed = event->finish != SL_FINISH_LENGTH || record->n_generated < wanted;
     if (event->finish == SL_FINISH_ERROR)
@@ -152,6 +160,7 @@ static void submit(player *p, uint32_t request)
         .prompt = p->prompt,
         .n_prompt = r->n_prompt,
         .max_tokens = r->n_output,
+        .tenant = r->tenant,
         .sampling = sl_sample_params_default(),
         .on_event = on_event,
         .user = &p->flights[request],
@@ -215,6 +224,20 @@ static void nap(const player *p)
     nanosleep(&time, NULL);
 }
 
+static void look_at_engine(player *p, sl_replay_sample *sample)
+{
+    sl_engine_statistics now_is;
+    sl_engine_stats(p->options->engine, &now_is);
+    sample->predicted_us = now_is.last_predicted_us;
+    sample->measured_us = now_is.last_measured_us;
+    p->replay->most_blocks_used = SL_MAX(p->replay->most_blocks_used, now_is.n_blocks_used);
+    if (now_is.n_running != p->n_generating || now_is.n_running == 0)
+        return;
+    sample->n_running = now_is.n_running;
+    sample->n_positions = p->n_positions;
+    sample->n_slots = (uint64_t)now_is.n_blocks_used * SL_KV_BLOCK / SL_MAX(p->options->n_kv_groups, 1);
+}
+
 static sl_status step(player *p, sl_err *err)
 {
     sl_replay *replay = p->replay;
@@ -232,6 +255,7 @@ static sl_status step(player *p, sl_err *err)
     SL_TRY(sl_engine_step(p->options->engine, sl_clock_us(), &busy, err));
     sample.end_us = now(p);
     sample.n_tokens = p->step_tokens;
+    look_at_engine(p, &sample);
     replay->samples[replay->n_samples++] = sample;
     return SL_OK;
 }
@@ -313,10 +337,17 @@ sl_status sl_replay_run(const sl_replay_options *options, sl_replay *out, sl_err
     player p = {.options = options, .replay = out};
     sl_status status = allocate(&p, err);
     if (status == SL_OK) {
+        sl_engine_statistics before, after;
+        sl_engine_stats(options->engine, &before);
         prepare(&p);
         p.start_us = sl_clock_us();
         status = play(&p, err);
         drain(&p);
+        sl_engine_stats(options->engine, &after);
+        out->n_preemptions = after.n_preemptions - before.n_preemptions;
+        out->prefix_queries = after.prefix_queries - before.prefix_queries;
+        out->prefix_hits = after.prefix_hits - before.prefix_hits;
+        out->n_blocks = after.n_blocks;
     }
     free(p.flights);
     free(p.heap);

@@ -16,8 +16,9 @@ typedef enum sl_replay_batching {
 
 typedef struct sl_replay_options {
     const sl_trace *trace;
-    sl_engine *engine; /* idle */
-    uint32_t n_vocab;  /* of the model: the trace's tokens are below it */
+    sl_engine *engine;    /* idle */
+    uint32_t n_vocab;     /* of the model: the trace's tokens are below it */
+    uint32_t n_kv_groups; /* of its plan; 0 = 1 */
     uint32_t n_parallel;
     sl_replay_batching batching;
     int64_t max_wait_us;
@@ -38,8 +39,13 @@ typedef struct sl_replay_record {
 /* A step of the engine. */
 typedef struct sl_replay_sample {
     int64_t start_us, end_us;
-    uint32_t n_tokens;    /* generated in it */
-    uint32_t n_in_flight; /* requests that had arrived and not ended when it began */
+    uint32_t n_tokens;                 /* generated in it */
+    uint32_t n_in_flight;              /* requests that had arrived and not ended when it began */
+    int64_t predicted_us, measured_us; /* its forward pass, by the engine's cost model (0 = none) and by the clock */
+    /* Right behind it, if every running sequence was generating (else 0 of each): these, the tokens whose keys and values
+     * they have, and the slots of the blocks that they hold, a block that two share counted once. */
+    uint32_t n_running;
+    uint64_t n_positions, n_slots;
 } sl_replay_sample;
 
 typedef struct sl_replay {
@@ -50,7 +56,9 @@ typedef struct sl_replay {
     size_t n_tokens; /* room, the sum of all outputs */
     sl_replay_sample *samples;
     size_t n_samples, sample_capacity;
-    int64_t end_us; /* when the last request ended */
+    int64_t end_us;                                      /* when the last request ended */
+    uint64_t n_preemptions, prefix_queries, prefix_hits; /* of the engine, meanwhile; the latter in tokens */
+    uint32_t n_blocks, most_blocks_used;
 } sl_replay;
 
 /* Runs the trace to its end. *out is valid whatever the status; free it with sl_replay_free. A request that the engine
@@ -87,6 +95,12 @@ typedef struct sl_replay_report {
     size_t n_steps;
     double batch_mean; /* generated tokens a step, over the steps that generated any */
     uint32_t batch_max;
+    /* KV memory, over the samples that tell of it: slots held for each token kept (below 1 where blocks are shared or a window
+     * has passed), and slots without a token, for each sequence; of one layer group on average. */
+    size_t n_kv_samples;
+    double slots_per_token, unused_slots;
+    /* The cost model's relative error over the steps that have a prediction: |predicted - measured| / measured. */
+    sl_percentiles prediction_error;
     /* Over time, in equal slices of it: generated tokens a step and requests in flight, weighted by the steps' times. */
     double batch_over_time[SL_REPLAY_SLICES], in_flight_over_time[SL_REPLAY_SLICES];
 } sl_replay_report;

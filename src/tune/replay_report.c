@@ -126,6 +126,38 @@ static void find_course(const sl_replay *replay, int64_t begin_us, sl_replay_rep
     }
 }
 
+static void find_kv(const sl_replay *replay, sl_replay_report *out)
+{
+    double slots = 0, positions = 0, sequences = 0;
+    for (size_t i = 0; i < replay->n_samples; i++) {
+        const sl_replay_sample *s = &replay->samples[i];
+        out->n_kv_samples += s->n_running > 0;
+        slots += (double)s->n_slots;
+        positions += (double)s->n_positions;
+        sequences += s->n_running;
+    }
+    if (sequences > 0 && positions > 0) {
+        out->slots_per_token = slots / positions;
+        out->unused_slots = (slots - positions) / sequences;
+    }
+}
+
+static sl_status find_prediction(const sl_replay *replay, sl_replay_report *out, sl_err *err)
+{
+    size_t n = 0;
+    double *errors = calloc(replay->n_samples + 1, sizeof *errors);
+    if (!errors)
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for a replay's report");
+    for (size_t i = 0; i < replay->n_samples; i++) {
+        double predicted = (double)replay->samples[i].predicted_us, measured = (double)replay->samples[i].measured_us;
+        if (predicted > 0 && measured > 0)
+            errors[n++] = fabs(predicted - measured) / measured;
+    }
+    out->prediction_error = sl_percentiles_of(errors, n);
+    free(errors);
+    return SL_OK;
+}
+
 sl_status sl_replay_summarise(const sl_replay *replay, int64_t ttft_target_us, int64_t itl_target_us,
                               sl_replay_report *out, sl_err *err)
 {
@@ -145,5 +177,6 @@ sl_status sl_replay_summarise(const sl_replay *replay, int64_t ttft_target_us, i
         return SL_OK;
     out->seconds = (double)SL_MAX(replay->end_us - begin_us, 1) / 1e6;
     find_course(replay, begin_us, out);
-    return SL_OK;
+    find_kv(replay, out);
+    return find_prediction(replay, out, err);
 }

@@ -23,7 +23,8 @@ class Throughput(harness.Case):
         self.assertEqual(set(report), {
             "model", "trace", "seed", "batching", "parallel", "chunk", "machine", "requests", "failed", *LATENCIES, "cut",
             "seconds", "prompt_tokens", "cached_tokens", "generated_tokens", "prompt_tps", "generated_tps", "total_tps",
-            "continuous_over_static_bound", "goodput", "prefix_hit_rate", "kv_bytes", "batch", "tenants"})
+            "continuous_over_static_bound", "goodput", "prefix_hit_rate", "preemptions", "kv",
+            "prediction_error", "batch", "tenants"})
         self.assertEqual(set(report["machine"]), {"cpu", "cpus", "load_before", "threads", "level"})
         self.assertEqual((report["requests"], report["failed"], report["trace"]), (6, 0, "lognormal"))
         for name in LATENCIES:
@@ -40,6 +41,24 @@ class Throughput(harness.Case):
         self.assertLessEqual(1, batch["mean"])
         self.assertEqual([tenant["tenant"] for tenant in report["tenants"]], ["a"])
         self.assertGreaterEqual(report["continuous_over_static_bound"], 1)
+
+    def test_kv_memory(self):
+        kv = self.report("-n", 12, "--parallel", 4)["kv"]
+        self.assertEqual(set(kv), {"bytes", "blocks", "most_blocks_used", "samples", "slots_per_token",
+                                   "unused_slots_per_sequence"})
+        self.assertLessEqual(kv["most_blocks_used"], kv["blocks"])
+        if "llama" in harness.FILES[0]:  # one group of layers, and nothing is shared: only a last block has free slots
+            self.assertGreaterEqual(kv["slots_per_token"], 1)
+            self.assertTrue(0 <= kv["unused_slots_per_sequence"] <= 15)
+        small = self.report("-n", 12, "--parallel", 4, "--kv-memory", 1)
+        self.assertLessEqual(small["kv"]["bytes"], 1000000)
+
+    def test_prefix_cache(self):
+        shared = self.report("--trace", "shared-prefix", "-n", 12, "--parallel", 2)
+        self.assertGreater(shared["cached_tokens"], 0)
+        self.assertGreater(shared["prefix_hit_rate"], 0)
+        off = self.report("--trace", "shared-prefix", "-n", 12, "--parallel", 2, "--no-prefix-cache")
+        self.assertEqual((off["cached_tokens"], off["prefix_hit_rate"]), (0, 0))
 
     def test_goodput_needs_a_target(self):
         self.assertIsNone(self.report("-n", 2)["goodput"])

@@ -11,7 +11,7 @@ import unittest
 import harness
 
 COMMANDS = ["run", "pull", "list", "rm", "info", "tokenize", "eval", "bench",
-            "bench throughput", "help"]
+            "bench throughput", "bench techniques", "help"]
 
 
 class Usage(harness.Case):

@@ -431,7 +431,18 @@ static void test_report(void **state)
          .tenant = 1},
         {.n_prompt = 99, .failed = true},
     };
-    sl_replay_sample samples[] = {{1000, 3000, 2, 1}, {3000, 11000, 0, 2}, {11000, 21000, 3, 1}};
+    sl_replay_sample samples[] = {
+        {.start_us = 1000, .end_us = 3000, .n_tokens = 2, .n_in_flight = 1, .predicted_us = 90, .measured_us = 100},
+        {.start_us = 3000, .end_us = 11000, .n_in_flight = 2, .n_running = 2, .n_positions = 40, .n_slots = 64},
+        {.start_us = 11000,
+         .end_us = 21000,
+         .n_tokens = 3,
+         .n_in_flight = 1,
+         .predicted_us = 60,
+         .measured_us = 40,
+         .n_running = 1,
+         .n_positions = 10,
+         .n_slots = 16}};
     sl_replay replay = {.records = records,
                         .n_records = 3,
                         .tokens = tokens,
@@ -455,6 +466,10 @@ static void test_report(void **state)
     assert_true(report.batch_mean == 2.5 && report.batch_max == 3);
     assert_true(report.batch_over_time[0] == 2 && report.batch_over_time[19] == 3);
     assert_true(report.in_flight_over_time[5] == 2);
+    assert_int_equal(report.n_kv_samples, 2);
+    assert_true(report.slots_per_token == 1.6 && report.unused_slots == 10);
+    assert_true(report.prediction_error.n == 2 && fabs(report.prediction_error.p50 - 0.1) < 1e-12);
+    assert_true(report.prediction_error.max == 0.5);
     assert_int_equal(sl_replay_summarise(&replay, 1000, 3999, &report, &err), SL_OK);
     assert_int_equal(report.all.n_good, 0);
     assert_int_equal(sl_replay_summarise(&replay, 0, 0, &report, &err), SL_OK);
@@ -476,7 +491,7 @@ static int open_tiny(void **state)
     static tiny t;
     sl_err err;
     sl_model_options model = sl_model_options_default();
-    sl_engine_options options = {.n_sequences = 4, .chunk = 32, .context = 128};
+    sl_engine_options options = {.n_sequences = 4, .chunk = 32, .context = 128, .no_prefix_cache = true};
     if (sl_gguf_open(TINY, 0, &t.gguf, &err) != SL_OK || sl_threads_open(1, &t.pool, &err) != SL_OK ||
         sl_model_open(t.gguf, &model, t.pool, &t.model, &err) != SL_OK)
         return -1;
@@ -525,6 +540,10 @@ static void test_replay(void **state)
         assert_memory_equal(first.tokens, other.tokens, first.n_tokens * sizeof *first.tokens);
         sl_replay_free(&other);
     }
+    for (size_t i = 0; i < first.n_samples; i++) /* of one layer group here */
+        if (first.samples[i].n_running > 0)
+            assert_in_range(first.samples[i].n_slots - first.samples[i].n_positions, 0,
+                            15 * first.samples[i].n_running);
     for (size_t i = 0; i < first.n_records; i++) {
         const sl_replay_record *r = &first.records[i];
         const sl_trace_request *wanted = &trace->requests[i];
