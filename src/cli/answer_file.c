@@ -116,7 +116,7 @@ static sl_status read_jobs(batch *b, const sl_input *input, sl_err *err)
 static sl_status open_engine(batch *b, sl_err *err)
 {
     const sl_answer_file_options *o = b->options;
-    sl_engine_options options = {.chunk = o->chunk, .context = 2};
+    sl_engine_options options = {.chunk = o->chunk, .context = 2, .token_bytes = sl_bundle_token_bytes(b->bundle)};
     size_t n_good = 0;
     for (size_t i = 0; i < b->n_jobs; i++) {
         const job *j = &b->jobs[i];
@@ -135,6 +135,7 @@ static void begin_jobs(batch *b)
     for (; b->n_begun < b->n_jobs && b->n_running < b->options->n_parallel && b->n_begun - b->n_printed < MAX_AHEAD;
          b->n_begun++) {
         job *j = &b->jobs[b->n_begun];
+        j->options.stop = (sl_bytes_list){j->request.stop, j->request.n_stop};
         if (j->status == SL_OK)
             j->status =
                 sl_generation_begin(b->bundle, b->engine, &j->prompt, &j->options, &j->answer, &j->generation, &j->err);

@@ -227,7 +227,7 @@ static sl_status run(const sl_args *args, sl_err *err)
     const char *prompt = sl_args_text(args, "prompt"), *file = sl_args_text(args, "file");
     bool batch = sl_args_given(args, "input");
     bool chat = prompt == NULL && file == NULL && !batch && sl_is_terminal(STDIN_FILENO);
-    sl_generate_options options;
+    sl_generate_options options = {0};
     sl_logit_bias *bias = NULL;
     sl_input input = {0};
     SL_TRY(check_usage(args, chat, err));
@@ -345,7 +345,8 @@ const sl_command sl_cmd_run = {
         "--input takes a file with a JSON object on each line: prompt (a text, used like --prompt) or messages (a list "
         "of "
         "role and content), and optionally id, max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, "
-        "presence_penalty, frequency_penalty, seed, logit_bias; what a line leaves out is as the options say. Each "
+        "presence_penalty, frequency_penalty, seed, stop, logit_bias; what a line leaves out is as the options say. "
+        "Each "
         "line "
         "gives one line of output, in order: id, line, text, prompt_tokens, completion_tokens, finish_reason. A bad "
         "line "

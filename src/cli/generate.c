@@ -29,20 +29,31 @@ static sl_status add_text(sl_generation *generation, sl_bytes piece)
     return SL_OK;
 }
 
-static sl_status add_token(sl_generation *generation, const sl_sampled *sampled)
+static sl_status add_token(sl_answer *answer, const sl_sampled *sampled, sl_err *err)
 {
-    sl_answer *answer = generation->answer;
     if (answer->n_generated == answer->sampled_capacity) {
         size_t capacity = 2 * answer->sampled_capacity + 64;
         sl_sampled *grown = realloc(answer->sampled, capacity * sizeof(*grown));
         if (grown == NULL)
-            SL_FAIL(generation->err, SL_ERR_NOMEM, "out of memory for the answer");
+            SL_FAIL(err, SL_ERR_NOMEM, "out of memory for the answer");
         answer->sampled = grown;
         answer->sampled_capacity = capacity;
     }
     answer->sampled[answer->n_generated++] = *sampled;
+    return SL_OK;
+}
+
+/* Text that an event brings. Where a text may end the answer, the engine says which bytes may be shown. */
+static sl_status add_event_text(sl_generation *generation, const sl_event *event)
+{
     sl_bytes piece;
-    SL_TRY(sl_detok_push(&generation->detok, sampled->token, &piece, generation->err));
+    sl_detok *detok = &generation->detok;
+    if (generation->options->stop.n > 0)
+        SL_TRY(sl_detok_push_bytes(detok, (sl_bytes){event->bytes, event->n_bytes}, &piece, generation->err));
+    else if (event->kind == SL_EVENT_TOKEN)
+        SL_TRY(sl_detok_push(detok, event->sampled.token, &piece, generation->err));
+    else
+        return SL_OK;
     return add_text(generation, piece);
 }
 
@@ -50,11 +61,12 @@ static void on_event(void *user, const sl_event *event)
 {
     sl_generation *generation = user;
     sl_answer *answer = generation->answer;
-    if (event->kind == SL_EVENT_TOKEN) {
-        if (generation->status == SL_OK)
-            generation->status = add_token(generation, &event->sampled);
+    if (event->kind == SL_EVENT_TOKEN && generation->status == SL_OK)
+        generation->status = add_token(answer, &event->sampled, generation->err);
+    if (generation->status == SL_OK)
+        generation->status = add_event_text(generation, event);
+    if (event->kind == SL_EVENT_TOKEN)
         return;
-    }
     generation->ended = true;
     answer->finish = event->finish;
     answer->n_prompt = event->n_prompt;
@@ -96,6 +108,7 @@ sl_status sl_generation_begin(const sl_bundle *bundle, sl_engine *engine, const 
         .n_prompt = prompt->n,
         .max_tokens = options->max_tokens,
         .sampling = options->sampling,
+        .stop_strings = options->stop,
         .on_event = on_event,
         .user = generation,
     };

@@ -11,6 +11,7 @@
 typedef struct sl_generate_options {
     sl_sample_params sampling; /* its bias array lies in the arena of the arguments */
     uint32_t max_tokens;       /* UINT32_MAX = until the context is full */
+    sl_bytes_list stop;        /* texts that end the answer and are not shown; the engine then needs token_bytes */
     bool raw;                  /* the text goes on where the prompt ended: no space is dropped in front of it */
     bool stream;               /* text appears on standard output as it comes */
 } sl_generate_options;

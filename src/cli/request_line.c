@@ -97,6 +97,25 @@ static sl_status read_bias(sl_request_line *out, sl_err *err)
     return SL_OK;
 }
 
+/* A text or a list of texts, as in OpenAI's API. */
+static sl_status read_stop(sl_request_line *out, sl_err *err)
+{
+    const json_t *stop = json_object_get(out->object, "stop");
+    size_t n = json_is_array(stop) ? json_array_size(stop) : 1;
+    if (stop == NULL)
+        return SL_OK;
+    if (n > SL_REQUEST_STOPS)
+        SL_FAIL(err, SL_ERR_FORMAT, "\"stop\" has more than %d texts", SL_REQUEST_STOPS);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *one = json_is_array(stop) ? json_array_get(stop, i) : stop;
+        if (!json_is_string(one) || json_string_length(one) == 0)
+            SL_FAIL(err, SL_ERR_FORMAT, "\"stop\" must be a text or a list of texts, none of them empty");
+        out->stop[i] = text_of(one);
+    }
+    out->n_stop = n;
+    return SL_OK;
+}
+
 static sl_status read_sampling(sl_request_line *out, sl_err *err)
 {
     sl_sample_params *s = &out->sampling;
@@ -114,15 +133,16 @@ static sl_status read_sampling(sl_request_line *out, sl_err *err)
     out->max_tokens = (uint32_t)max_tokens;
     s->top_k = (uint32_t)top_k;
     s->seed = (uint64_t)seed;
+    SL_TRY(read_stop(out, err));
     return read_bias(out, err);
 }
 
 static sl_status check_fields(json_t *object, sl_err *err)
 {
     static const char *const fields[] = {
-        "id",        "prompt", "messages",           "max_tokens",       "temperature",       "top_k",
-        "top_p",     "min_p",  "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
-        "logit_bias"};
+        "id",    "prompt",    "messages",           "max_tokens",       "temperature",       "top_k",
+        "top_p", "min_p",     "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
+        "stop",  "logit_bias"};
     const char *key;
     json_t *value;
     json_object_foreach(object, key, value)

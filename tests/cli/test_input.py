@@ -1,6 +1,7 @@
 """`run --input`: a file of requests answered together. Arguments: the program and a tiny model."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -52,6 +53,18 @@ class Input(harness.Case):
         text = self.output("tokenize", "-m", harness.FILES[0], "--ids", stdin=" ".join([forced] * 4).encode())
         self.assertEqual(answer["text"].strip(), text.strip())
 
+    def test_stop(self):
+        request = {"prompt": "Once upon a time", "max_tokens": 30}
+        whole, = self.answers([request])
+        text = whole["text"]
+        stop = re.search(r"[!-~]{2,3}", text[len(text) // 2:])[0]
+        cut, same, none = self.answers([{**request, "stop": stop}, {**request, "stop": ["never this", stop]},
+                                        {**request, "stop": ["never this"]}])
+        self.assertEqual((cut["text"], cut["finish_reason"]), (text[:text.index(stop)], "stop"))
+        self.assertEqual(same["text"], cut["text"])
+        self.assertLess(cut["completion_tokens"], whole["completion_tokens"])
+        self.assertEqual((none["text"], none["finish_reason"]), (text, whole["finish_reason"]))
+
     def test_options_fill_in(self):
         answers = self.answers([{"prompt": "Once"}, {"prompt": "Once", "max_tokens": 2}], "-n", 5)
         self.assertLessEqual(answers[0]["completion_tokens"], 5)
@@ -78,6 +91,9 @@ class Input(harness.Case):
             '{"prompt": "x", "logit_bias": {"a": 1}}': ["logit_bias", "'a'"],
             '{"prompt": "x", "logit_bias": {"5": 101}}': ["logit_bias"],
             '{"prompt": "x", "logit_bias": [5]}': ["logit_bias"],
+            '{"prompt": "x", "stop": 5}': ["stop"],
+            '{"prompt": "x", "stop": ["a", ""]}': ["stop", "empty"],
+            json.dumps({"prompt": "x", "stop": ["a"] * 17}): ["stop", "16"],
             '{"prompt": "x", "tools": []}': ["tools"],
             '{"prompt": "x", "prompt": "y"}': ["duplicate"],
             json.dumps({"prompt": "word " * 3000}): ["context"],
