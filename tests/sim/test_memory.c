@@ -127,6 +127,32 @@ static void test_prefix_is_computed_once(void **state)
     }
 }
 
+/* The same with memory for little more than the prefix: what others hold counts as had, so several run together all the
+ * same. Whoever is pre-empted computes again what is its own at most, never the prefix. */
+static void test_prefix_is_shared_in_tight_memory(void **state)
+{
+    (void)state;
+    enum { N = 16, OWN = 16, ANSWER = 20, BLOCKS = PREFIX / SL_KV_BLOCK + 3 * N / 2 };
+    sl_engine *e = open_engine(&full_plan, N, BLOCKS * 1000);
+    outcome o[N] = {0};
+    sl_err err;
+    sl_engine_statistics s;
+    uint32_t most_running = 0;
+    for (uint32_t i = 0; i < N; i++)
+        require(submit(e, PREFIX + OWN, i, ANSWER, &o[i], &err), &err);
+    while (step(e)) {
+        sl_engine_stats(e, &s);
+        most_running = SL_MAX(most_running, s.n_running);
+    }
+    check_idle(e);
+    sl_engine_stats(e, &s);
+    uint64_t least = PREFIX + N * (OWN + ANSWER - 1);
+    assert_in_range(rows_so_far(e), least, least + s.n_preemptions * (OWN + ANSWER));
+    assert_in_range(s.n_preemptions, 0, 4);
+    assert_in_range(most_running, 6, N - 1);
+    sl_engine_close(e);
+}
+
 /* Four choices: the prompt once, full blocks shared, the partly filled one copied for all but the last to write. */
 static void test_choices_copy_on_write(void **state)
 {
@@ -327,6 +353,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prefix_is_computed_once),
+        cmocka_unit_test(test_prefix_is_shared_in_tight_memory),
         cmocka_unit_test(test_choices_copy_on_write),
         cmocka_unit_test(test_warm_and_pin),
         cmocka_unit_test(test_preemption),
