@@ -184,6 +184,27 @@ static void on_finished(client *c, choice *x, const sl_event *event)
     c->world->n_over += c->n_finished == c->n_choices;
 }
 
+static void submit(workload *w);
+
+static void cancel(client *c)
+{
+    c->cancel_us = 0;
+    c->cancelled = true;
+    sl_engine_cancel(c->world->engine, c->id);
+}
+
+/* What a callback may do: submit and cancel. */
+static void call_back(client *c)
+{
+    workload *w = c->world;
+    uint32_t what = draw(w, 100);
+    client *other = &w->clients[draw(w, w->n_submitted)];
+    if (what == 0 && w->n_submitted < w->n_clients)
+        submit(w);
+    else if (what == 1 && !other->refused)
+        cancel(other);
+}
+
 static void on_event(void *user, const sl_event *event)
 {
     client *c = user;
@@ -196,6 +217,7 @@ static void on_event(void *user, const sl_event *event)
         on_token(c, &c->choices[event->choice], event);
     else
         on_finished(c, &c->choices[event->choice], event);
+    call_back(c);
 }
 
 /* ---- requests ---- */
@@ -287,9 +309,7 @@ static void cancel_some(workload *w)
         client *c = &w->clients[i];
         if (c->cancel_us == 0 || c->cancel_us > fake_now_us || c->refused || c->n_finished == c->n_choices)
             continue;
-        c->cancel_us = 0;
-        c->cancelled = true;
-        sl_engine_cancel(w->engine, c->id);
+        cancel(c);
     }
 }
 
