@@ -2,6 +2,7 @@
 """Makes tests/golden/*_logprobs.json: teacher-forced log-probabilities of real models on tools/golden_prompts.py.
 
   tools/golden_logprobs.py smollm2 SMOLLM2.gguf transformers > tests/golden/smollm2_logprobs.json
+  tools/golden_logprobs.py --long smollm2 SMOLLM2.gguf transformers > tests/golden/smollm2_long_logprobs.json
   tools/golden_logprobs.py gemma3 GEMMA3.gguf transformers > tests/golden/gemma3_fp32_logprobs.json
   tools/golden_logprobs.py gemma3 GEMMA3.gguf ./llamacpp_logits > tests/golden/gemma3_logprobs.json
   tools/golden_logprobs.py --compare A.json B.json
@@ -10,6 +11,8 @@ The reference is transformers with the file's weights dequantized and all arithm
 matmuls quantize their activations, through the program of tools/llamacpp_logits.c. Token ids come from the tokenizer
 that transformers builds from the GGUF. Per prompt: "tokens"; "logprobs"[i] of tokens[i + 1] after tokens[0..i]; "top"[i]
 the five most likely next tokens as [id, logprob], for every position, the last one too.
+--long takes the beginnings of the evaluation texts, LONG_TOKENS tokens each, and keeps every LONG_STEP-th position:
+"positions"; "logprobs"[i] of the token after position positions[i]; "top"[i] the most likely one there.
 How far apart the references are (1,111 positions of SmolLM2, 1,025 of Gemma 3; |difference| of log-probabilities):
 float32 and llama.cpp on the same weights dequantized to F32: SmolLM2 max 0.00005; Gemma mean 0.0007, max 0.022 (llama.cpp
 takes GELU from a float16 table). float32 and llama.cpp on the quantized file: SmolLM2 mean 0.062, p99 0.37, max 1.17, same
@@ -20,6 +23,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -28,6 +32,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM,
 
 from golden_prompts import prompts
 from tiny_models import GEMMA3_NAMES, gguf_name
+
+TEXTS = Path(__file__).resolve().parent.parent / "tests/golden/text"
+LONG_TOKENS, LONG_STEP = 1600, 7  # 7: so that positions fall differently into blocks, chunks and splits
 
 
 def load_gemma3(path):
@@ -90,6 +97,21 @@ def score(logits, tokens):
     return following, top
 
 
+def prompt_row(logits_of, tokenizer, name, text):
+    tokens = tokenizer(text)["input_ids"]
+    following, top = score(logits_of(tokens), tokens)
+    return {"name": name, "text": text, "tokens": tokens, "logprobs": following, "top": top}
+
+
+def long_row(logits_of, tokenizer, name):
+    tokens = tokenizer((TEXTS / f"{name}.txt").read_text())["input_ids"][:LONG_TOKENS]
+    assert len(tokens) == LONG_TOKENS
+    following, top = score(logits_of(tokens), tokens)
+    positions = list(range(0, LONG_TOKENS - 1, LONG_STEP))
+    return {"name": name, "tokens": tokens, "positions": positions, "logprobs": [following[p] for p in positions],
+            "top": [top[p][0] for p in positions]}
+
+
 def compare(path_a, path_b):
     a, b = (json.load(open(p))["prompts"] for p in (path_a, path_b))
     differences, same_first, n = [], 0, 0
@@ -111,17 +133,17 @@ def main():
     if sys.argv[1] == "--compare":
         compare(*sys.argv[2:])
         return
-    kind, path, reference = sys.argv[1:]
+    long = sys.argv[1] == "--long"
+    kind, path, reference = sys.argv[1 + long:]
     torch.set_num_threads(2)
     folder, name = os.path.split(os.path.abspath(path))
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     logits_of = load_reference(kind, path, reference)
-    parts = []
-    for prompt, text in prompts(kind):
-        tokens = tokenizer(text)["input_ids"]
-        following, top = score(logits_of(tokens), tokens)
-        parts.append(json.dumps({"name": prompt, "text": text, "tokens": tokens, "logprobs": following, "top": top},
-                                separators=(",", ":")))
+    if long:
+        rows = [long_row(logits_of, tokenizer, text) for text in ("english", "code")]
+    else:
+        rows = [prompt_row(logits_of, tokenizer, prompt, text) for prompt, text in prompts(kind)]
+    parts = [json.dumps(row, separators=(",", ":")) for row in rows]
     head = {"model": name, "reference": "transformers, float32" if reference == "transformers" else "llama.cpp"}
     print(json.dumps(head)[:-1] + ', "prompts": [\n' + ",\n".join(parts) + "\n]}")
 

@@ -73,9 +73,10 @@ static sl_status print_summary(const sl_args *args, const sl_score_summary *s, b
     if (sl_args_flag(args, "json")) {
         json_t *root =
             json_pack("{s:f, s:f, s:I}", "ppl", s->ppl, "stderr", s->stderr_, "n_scored", (json_int_t)s->n_scored);
-        json_t *more = with_base ? json_pack("{s:f, s:f, s:f, s:f, s:f}", "kld_mean", s->kld_mean, "kld_p99",
+        json_t *more = with_base ? json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kld_mean", s->kld_mean, "kld_p99",
                                              s->kld_p99, "argmax_agreement", s->argmax_agreement, "largest_flip_gap",
-                                             s->largest_flip_gap, "ppl_base", s->ppl_base)
+                                             s->largest_flip_gap, "ppl_base", s->ppl_base, "ppl_ratio", s->ppl_ratio,
+                                             "ppl_ratio_stderr", s->ppl_ratio_stderr)
                                  : NULL;
         if (more != NULL)
             json_object_update(root, more);
@@ -84,10 +85,11 @@ static sl_status print_summary(const sl_args *args, const sl_score_summary *s, b
     }
     sl_out_printf("perplexity        %.4f +/- %.4f over %zu tokens\n", s->ppl, s->stderr_, s->n_scored);
     if (with_base)
-        sl_out_printf("of exact          %.4f\n"
+        sl_out_printf("of exact          %.4f; change %+.3f %% +/- %.3f %%\n"
                       "KL divergence     %.6f on average, 99%% of tokens below %.6f\n"
                       "same likeliest    %.2f%%; largest gap between exact's first two where not: %.4f\n",
-                      s->ppl_base, s->kld_mean, s->kld_p99, 100 * s->argmax_agreement, s->largest_flip_gap);
+                      s->ppl_base, 100 * (s->ppl_ratio - 1), 100 * s->ppl_ratio_stderr, s->kld_mean, s->kld_p99,
+                      100 * s->argmax_agreement, s->largest_flip_gap);
     return SL_OK;
 }
 

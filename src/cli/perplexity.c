@@ -93,7 +93,7 @@ static int compare_doubles(const void *a, const void *b)
 
 static sl_status summarise_base(const sl_position_score *scores, size_t n, sl_score_summary *out, sl_err *err)
 {
-    double *klds = malloc(n * sizeof(*klds)), sum = 0, base_nll = 0;
+    double *klds = malloc(n * sizeof(*klds)), sum = 0, base_nll = 0, change = 0, squares = 0;
     size_t n_same = 0;
     if (klds == NULL)
         SL_FAIL(err, SL_ERR_NOMEM, "out of memory");
@@ -101,12 +101,19 @@ static sl_status summarise_base(const sl_position_score *scores, size_t n, sl_sc
         klds[i] = scores[i].kld;
         sum += scores[i].kld;
         base_nll += scores[i].base_nll;
+        double difference = scores[i].nll - scores[i].base_nll;
+        change += difference;
+        squares += difference * difference;
         n_same += scores[i].same_argmax;
         if (!scores[i].same_argmax)
             out->largest_flip_gap = fmax(out->largest_flip_gap, scores[i].gap);
     }
     qsort(klds, n, sizeof(*klds), compare_doubles);
+    change /= (double)n;
+    double variance = squares / (double)n - change * change;
     out->ppl_base = exp(base_nll / (double)n);
+    out->ppl_ratio = exp(change);
+    out->ppl_ratio_stderr = n > 1 && variance > 0 ? sqrt(variance / (double)(n - 1)) * out->ppl_ratio : 0;
     out->kld_mean = sum / (double)n;
     out->kld_p99 = klds[(size_t)(0.99 * (double)(n - 1))];
     out->argmax_agreement = (double)n_same / (double)n;

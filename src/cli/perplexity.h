@@ -23,6 +23,7 @@ typedef struct sl_score_summary {
     size_t n_scored;
     double ppl, stderr_; /* exp(mean nll) and its standard error by the delta method, as llama-perplexity prints them */
     double ppl_base, kld_mean, kld_p99, argmax_agreement, largest_flip_gap; /* with a base */
+    double ppl_ratio, ppl_ratio_stderr; /* ppl / ppl_base; its standard error from the paired differences of nll */
 } sl_score_summary;
 
 /* Summary of n scores, n > 0; sorts nothing in place. SL_ERR_NOMEM. */

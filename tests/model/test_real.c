@@ -73,6 +73,81 @@ static void test_smollm2_golden(void **state)
     assert_true(largest < 1e-3);
 }
 
+/* What a prompt's golden file says of some positions, and how far our log-probabilities are from that. */
+typedef struct {
+    json_t *positions, *logprobs, *top;
+    const uint32_t *tokens;
+    uint32_t n_vocab;
+    size_t n_seen;
+    double largest, sum;
+} sparse_golden;
+
+static void compare_position(void *user, uint32_t position, const float *logits)
+{
+    sparse_golden *g = user;
+    size_t i = g->n_seen;
+    if (i == json_array_size(g->positions) || position != json_integer_value(json_array_get(g->positions, i)))
+        return;
+    double lse = log_sum(logits, g->n_vocab);
+    json_t *top = json_array_get(g->top, i);
+    uint32_t first = (uint32_t)json_integer_value(json_array_get(top, 0));
+    double next = (double)logits[g->tokens[position + 1]] - lse - json_number_value(json_array_get(g->logprobs, i));
+    double best = (double)logits[first] - lse - json_number_value(json_array_get(top, 1));
+    g->largest = fmax(g->largest, fmax(fabs(next), fabs(best)));
+    g->sum += fabs(next);
+    g->n_seen++;
+}
+
+/* Scores a prompt of the file and compares the positions it names. */
+static sparse_golden compare_long_prompt(run_model *run, json_t *prompt)
+{
+    json_t *ids = json_object_get(prompt, "tokens");
+    size_t n = json_array_size(ids);
+    uint32_t *tokens = malloc(n * sizeof *tokens);
+    for (size_t i = 0; i < n; i++)
+        tokens[i] = (uint32_t)json_integer_value(json_array_get(ids, i));
+    sparse_golden g = {.positions = json_object_get(prompt, "positions"),
+                       .logprobs = json_object_get(prompt, "logprobs"),
+                       .top = json_object_get(prompt, "top"),
+                       .tokens = tokens,
+                       .n_vocab = run->n_vocab};
+    sl_request request = {.prompt = tokens,
+                          .n_prompt = n,
+                          .sampling = sl_sample_params_default(),
+                          .on_logits = compare_position,
+                          .user = &g};
+    sl_err err;
+    run_require(sl_engine_submit(run->engine, &request, NULL, &err), &err);
+    run_until_idle(run);
+    free(tokens);
+    assert_int_equal(g.n_seen, json_array_size(g.positions));
+    assert_true(json_integer_value(json_array_get(g.positions, g.n_seen - 1)) >= 1500);
+    return g;
+}
+
+/* Attention merges splits of 256 positions: these prompts have 7 of them. */
+static void test_smollm2_long(void **state)
+{
+    (void)state;
+    json_t *golden = json_load_file(SL_TEST_GOLDEN_DIR "/smollm2_long_logprobs.json", 0, NULL);
+    assert_non_null(golden);
+    json_t *prompts = json_object_get(golden, "prompts");
+    run_setup setup = {.path = smollm2, .level = SL_LEVEL_EXACT, .kv_type = SL_KV_F32, .n_threads = 2, .context = 2048};
+    run_model run = run_open(&setup);
+    assert_true(json_array_size(prompts) >= 2);
+    for (size_t p = 0; p < json_array_size(prompts); p++) {
+        sparse_golden g = compare_long_prompt(&run, json_array_get(prompts, p));
+        print_message("SmolLM2, %zu tokens, exact against transformers in float32 at %zu positions: largest %.2e, "
+                      "mean %.2e\n",
+                      json_array_size(json_object_get(json_array_get(prompts, p), "tokens")), g.n_seen, g.largest,
+                      g.sum / (double)g.n_seen);
+        assert_true(g.n_seen >= 200);
+        assert_true(g.largest < 1e-3);
+    }
+    run_close(&run);
+    json_decref(golden);
+}
+
 /* Two references: float32 over the dequantized weights, which `exact` must meet, and llama.cpp, whose quantized activations
  * put it as far from float32 as the two golden files are from each other: 0.076 on average, 1.67 at most. */
 static void test_gemma3_golden(void **state)
@@ -237,9 +312,9 @@ int main(int argc, char **argv)
     run_require(sl_store_resolve(NULL, argv[1], &smollm2, &err), &err);
     run_require(sl_store_resolve(NULL, argv[2], &gemma3, &err), &err);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_smollm2_golden), cmocka_unit_test(test_gemma3_golden),
-        cmocka_unit_test(test_smollm2_fast),   cmocka_unit_test(test_gemma3_fast),
-        cmocka_unit_test(test_invariance),
+        cmocka_unit_test(test_smollm2_golden), cmocka_unit_test(test_smollm2_long),
+        cmocka_unit_test(test_gemma3_golden),  cmocka_unit_test(test_smollm2_fast),
+        cmocka_unit_test(test_gemma3_fast),    cmocka_unit_test(test_invariance),
     };
     int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
     free(smollm2);
