@@ -4,7 +4,7 @@
 
 #include "kernel/ops.h"
 
-/* Groups of 32 columns, each with a scale, of a 4-bit row. */
+/* Groups of 32 columns, each with a scale, of an int8 key or a 4-bit value. */
 static inline size_t sl_kv_groups(size_t dim)
 {
     return (dim + SL_KV_GROUP - 1) / SL_KV_GROUP;
@@ -30,13 +30,15 @@ static inline size_t sl_kv_q4_bytes(size_t dim)
 static inline size_t sl_kv_k_head_bytes(sl_kv_type type, size_t dim)
 {
     if (type == SL_KV_Q8 || type == SL_KV_K8V4)
-        return sl_kv_q8_bytes(dim) + SL_KV_BLOCK * sizeof(uint16_t);
+        return sl_kv_q8_bytes(dim) + SL_KV_BLOCK * sl_kv_groups(dim) * sizeof(uint16_t);
     return dim * SL_KV_BLOCK * sl_kv_elem_bytes(type);
 }
 static inline size_t sl_kv_v_head_bytes(sl_kv_type type, size_t dim)
 {
     if (type == SL_KV_K8V4)
         return sl_kv_q4_bytes(dim) + SL_KV_BLOCK * sl_kv_groups(dim) * sizeof(uint16_t);
+    if (type == SL_KV_Q8)
+        return sl_kv_q8_bytes(dim) + SL_KV_BLOCK * sizeof(uint16_t);
     return sl_kv_k_head_bytes(type, dim);
 }
 

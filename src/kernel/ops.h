@@ -117,12 +117,13 @@ enum { SL_KV_BLOCK = 16, SL_KV_CHUNK = 64, SL_KV_SPLIT = 256, SL_KV_GROUP = 32 }
 
 /* Number formats of the KV pool. The part of one block and one KV head, D = head_dim, a lane of K being a position:
  *   F32, F16, BF16  K elem[D][16]    V elem[16][D]
- *   Q8              K int8[D][16], f16 scale[16]    V int8[16][D], f16 scale[16]; x = q * scale
- *   K8V4            K as Q8's        V nibbles[16][G][16], f16 scale[16][G], G = ceil(D / 32); in a group byte i has
- *                   column i low and column 16 + i high; x = (q - 8) * scale
- * An int8 scale is amax / 127 of its token and head, a 4-bit one the value of largest magnitude (the positive of two
- * such) / -8 of its token and 32 columns, both rounded to f16 (whose range, times 127 or 8, holds that of F16's own
- * elements, at half the bytes of f32); q = round-to-nearest-even(x * (1 / scale)), kept within -127..127 or 0..15; 0 (or
+ *   Q8              K int8[D][16], f16 scale[G][16]    V int8[16][D], f16 scale[16]; x = q * scale; G = ceil(D / 32)
+ *   K8V4            K as Q8's        V nibbles[16][G][16], f16 scale[16][G]; in a group byte i has column i low and
+ *                   column 16 + i high; x = (q - 8) * scale
+ * An int8 scale is amax / 127 of its token and head, in K of its token and 32 columns (keys have a few columns far
+ * larger than the others); a 4-bit one the value of largest magnitude (the positive of two such) / -8 of its token and 32
+ * columns; all rounded to f16 (whose range, times 127 or 8, holds that of F16's own elements, at half the bytes of f32);
+ * q = round-to-nearest-even(x * (1 / scale)), kept within -127..127 or 0..15; 0 (or
  * 8) for a scale of 0. Where amax is infinite, NaN or too large for a scale, the scale is NaN. */
 typedef enum sl_kv_type { SL_KV_F32, SL_KV_F16, SL_KV_BF16, SL_KV_Q8, SL_KV_K8V4, SL_KV_TYPE_COUNT } sl_kv_type;
 
@@ -238,6 +239,6 @@ typedef struct sl_kernels {
 const sl_kernels *sl_kernels_get(sl_level level);
 
 /* Raised whenever any kernel's bits change; part of numerics_id. */
-#define SL_KERNEL_REVISION 2
+#define SL_KERNEL_REVISION 3
 
 #endif

@@ -66,8 +66,8 @@ static void through_pool(sl_kv_type type, float *k, float *v, size_t dim)
 {
     for (size_t d = 0; d < dim && (type == SL_KV_F16 || type == SL_KV_BF16); d++)
         k[d] = through_half(type, k[d]), v[d] = through_half(type, v[d]);
-    if (type == SL_KV_Q8 || type == SL_KV_K8V4)
-        through_integers(k, dim, 127, -127, 127);
+    for (size_t d = 0; d < dim && (type == SL_KV_Q8 || type == SL_KV_K8V4); d += SL_KV_GROUP)
+        through_integers(k + d, SL_MIN(dim - d, (size_t)SL_KV_GROUP), 127, -127, 127);
     if (type == SL_KV_Q8)
         through_integers(v, dim, 127, -127, 127);
     for (size_t d = 0; d < dim && type == SL_KV_K8V4; d += SL_KV_GROUP)

@@ -43,14 +43,17 @@ static void work_init(work *w, const sl_attention *args, const sl_attention_tile
     }
 }
 
-/* dst[d * stride] = q[d] * scale */
-static void load_q8_lanes(float *dst, const int8_t *q, const uint16_t *scale, size_t dim)
+/* dst[d][l] = q[d][l] * scales[d / 32][l], l a position */
+static void load_q8_lanes(float *dst, const int8_t *q, const uint16_t *scales, size_t dim)
 {
-    float s[LANES];
-    load_f16(s, scale, LANES);
-    for (size_t d = 0; d < dim; d++)
-        for (int l = 0; l < LANES; l++)
-            dst[d * LANES + l] = (float)q[d * LANES + l] * s[l];
+    for (size_t first = 0; first < dim; first += SL_KV_GROUP, scales += LANES) {
+        float s[LANES];
+        size_t end = first + SL_KV_GROUP < dim ? first + SL_KV_GROUP : dim;
+        load_f16(s, scales, LANES);
+        for (size_t d = first; d < end; d++)
+            for (int l = 0; l < LANES; l++)
+                dst[d * LANES + l] = (float)q[d * LANES + l] * s[l];
+    }
 }
 
 static void load_bf16(float *dst, const uint16_t *src, size_t n)

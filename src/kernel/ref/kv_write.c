@@ -78,6 +78,13 @@ static void write_q8(int8_t *q, size_t stride, uint16_t *scale, const float *x, 
         q[d * stride] = (int8_t)quantize(x[d], inverse, -127.0f, 127.0f);
 }
 
+/* Keys: a scale for each 32 columns, so that a column of large values costs only its neighbours their precision. */
+static void write_q8_groups(int8_t *q, uint16_t *scales, const float *x, size_t dim)
+{
+    for (size_t d = 0; d < dim; d += SL_KV_GROUP, scales += SL_KV_BLOCK)
+        write_q8(q + d * SL_KV_BLOCK, SL_KV_BLOCK, scales, x + d, dim - d < SL_KV_GROUP ? dim - d : SL_KV_GROUP);
+}
+
 /* The value of largest magnitude becomes -8, the end of the range that has one more step. */
 static void write_q4(uint8_t *nibbles, uint16_t *scales, const float *x, size_t dim)
 {
@@ -101,7 +108,7 @@ static void write_q4(uint8_t *nibbles, uint16_t *scales, const float *x, size_t 
 static void write_head(sl_kv_type type, size_t dim, char *kh, char *vh, size_t slot, const float *k, const float *v)
 {
     uint16_t *k_half = (uint16_t *)(void *)kh + slot, *v_half = (uint16_t *)(void *)vh + slot * dim;
-    uint16_t *k_scale = (uint16_t *)(void *)(kh + sl_kv_q8_bytes(dim)) + slot;
+    uint16_t *k_scales = (uint16_t *)(void *)(kh + sl_kv_q8_bytes(dim)) + slot;
     size_t groups = sl_kv_groups(dim);
     switch (type) {
     case SL_KV_F32:
@@ -114,11 +121,11 @@ static void write_head(sl_kv_type type, size_t dim, char *kh, char *vh, size_t s
         write_bf16(k_half, v_half, k, v, dim);
         break;
     case SL_KV_Q8:
-        write_q8((int8_t *)kh + slot, SL_KV_BLOCK, k_scale, k, dim);
+        write_q8_groups((int8_t *)kh + slot, k_scales, k, dim);
         write_q8((int8_t *)vh + slot * dim, 1, (uint16_t *)(void *)(vh + sl_kv_q8_bytes(dim)) + slot, v, dim);
         break;
     default:
-        write_q8((int8_t *)kh + slot, SL_KV_BLOCK, k_scale, k, dim);
+        write_q8_groups((int8_t *)kh + slot, k_scales, k, dim);
         write_q4((uint8_t *)vh + slot * groups * (SL_KV_GROUP / 2),
                  (uint16_t *)(void *)(vh + sl_kv_q4_bytes(dim)) + slot * groups, v, dim);
     }

@@ -121,9 +121,9 @@ SL_INLINE __m512 load_q8_lanes(const void *p, __mmask16 m)
 }
 
 /* Keys of one block to dst[d * 64]. */
-#define LOAD_K(load, elem_bytes, ...)                                                                                  \
+#define LOAD_K(load, elem_bytes)                                                                                       \
     for (size_t d = 0; d < dim; d++)                                                                                   \
-    _mm512_store_ps(dst + d * SL_KV_CHUNK, load(src + d * LANES * (elem_bytes), 0xffff) __VA_ARGS__)
+    _mm512_store_ps(dst + d * SL_KV_CHUNK, load(src + d * LANES * (elem_bytes), 0xffff))
 
 static void load_k(const work *w, size_t block, float *dst)
 {
@@ -140,8 +140,13 @@ static void load_k(const work *w, size_t block, float *dst)
         LOAD_K(load_bf16_lanes, 2);
         break;
     default: {
-        const __m512 scale = load_f16_lanes(src + sl_kv_q8_bytes(dim), 0xffff);
-        LOAD_K(load_q8_lanes, 1, *scale);
+        const char *scales = src + sl_kv_q8_bytes(dim);
+        for (size_t first = 0; first < dim; first += SL_KV_GROUP, scales += LANES * sizeof(uint16_t)) {
+            const __m512 scale = load_f16_lanes(scales, 0xffff);
+            const size_t end = first + SL_KV_GROUP < dim ? first + SL_KV_GROUP : dim;
+            for (size_t d = first; d < end; d++)
+                _mm512_store_ps(dst + d * SL_KV_CHUNK, load_q8_lanes(src + d * LANES, 0xffff) * scale);
+        }
     }
     }
 }
