@@ -211,11 +211,14 @@ class Eval(ModelCase):
         self.assertEqual((result["kld_mean"], result["kld_p99"], result["largest_flip_gap"]), (0, 0, 0))
         self.assertEqual(result["argmax_agreement"], 1)
         self.assertEqual(result["ppl"], result["ppl_base"])
+        self.assertEqual((result["ppl_ratio"], result["ppl_ratio_stderr"]), (1, 0))
 
     def test_fast_against_exact(self):
         result = self.evaluate("--against", "exact")
         self.assertEqual(result["ppl_base"], self.evaluate("--level", "exact")["ppl"])
         self.assertLess(abs(result["ppl"] / result["ppl_base"] - 1), 0.05)
+        self.assertAlmostEqual(result["ppl_ratio"], result["ppl"] / result["ppl_base"], delta=1e-7)
+        self.assertTrue(0 < result["ppl_ratio_stderr"] < 0.01, result)
         self.assertTrue(0 <= result["kld_mean"] <= result["kld_p99"] < 0.5, result)
 
     def test_short_text(self):
