@@ -4,6 +4,7 @@
 #include "cli/line.h"
 #include "cli/output.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,10 @@ static const char chat_help[] =
 
 void sl_print_timings(const sl_answer *answer)
 {
-    sl_print_note("prompt %u tokens, %.1f tok/s; answer %u tokens, %.1f tok/s", answer->n_prompt - answer->n_cached,
+    char cached[32] = "";
+    if (answer->n_cached > 0)
+        snprintf(cached, sizeof(cached), " (%u cached)", answer->n_cached);
+    sl_print_note("prompt %u tokens%s, %.1f tok/s; answer %u tokens, %.1f tok/s", answer->n_prompt, cached,
                   sl_answer_prefill_tps(answer), answer->n_generated, sl_answer_decode_tps(answer));
 }
 

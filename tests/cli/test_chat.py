@@ -99,7 +99,9 @@ class Chat(ChatCase):
         chat.send("/clear\n")
         chat.expect(r"> $")
         chat.send("Hello there.\n")
-        self.assertEqual(count(chat.expect(r"prompt (\d+) tokens.*> $")), count(first))
+        again = chat.expect(r"prompt (\d+) tokens.*> $")
+        self.assertEqual(count(again), count(first))
+        self.assertRegex(again, r"\([1-9]\d* cached\)", "the same prompt again is in the prefix cache")
         chat.send("\x04")
         self.assertEqual(chat.finish(), 0)
         history = self.home / "state" / "sluice" / "history"
