@@ -2,23 +2,23 @@
  * ref/matmul_quant.c, bit by bit.
  *
  * A block of a panel's groups is unpacked once (unpack.h) into scratch that stays in L1, then a register tile, some rows
- * by the panel, runs over all rows of a chunk. Few rows go through the same tile group by group, so that the panel is
- * read at the memory's pace. Sums of a row that passes several blocks wait in y.
+ * by the panel, runs over all rows of a chunk. Sums of a row that passes several blocks wait in y. Layouts that differ
+ * in nothing but how they are unpacked share one tile (the kinds at the end).
  *
  * A level defines, before it includes this:
  *   vi, vf                     registers of int32 and float lanes; PARTS of them hold 16 outputs
  *   TILE_ROWS                  rows of the largest tile
- *   SPLIT_BYTES, SPLIT_VECTOR  see unpack.h
- *   DOTS                       4 products of bytes are added in 32 bits by one instruction; else in pairs, in 16 bits
+ *   DOTS, SPLIT_VECTOR         see unpack.h
  *   sum_line(sum, w, x)        sum + products of a line with 4 activations
  *   sum_total(sum, factor)     such a sum as int32 lanes times a small factor
  *   VI                         constraint of a register in an assembly statement
- *   load_i, spread_i, add_i, load_f, store_f, spread_f, fma_f, as_f, zero_i, zero_f, in_memory
+ *   load_i, spread_i, add_i, madd_i, load_f, store_f, spread_f, fma_f, as_f, zero_i, zero_f, in_memory
  *
  * Sums in 16 bits wrap, so only the last value has to fit. A line adds at most 2 * 127 * q to a lane: 8 lines of 4 bits
  * (q <= 15) fit as they are. 5 bits over a group and 6 bits over a half fit when every q is taken less the middle of its
  * range (`center`, 2 * 127 * 16 * 8 = 2 * 127 * 32 * 4 = 32512): such sums start at minus center times the activations'
- * sum of the lane. 8 bits are taken as two nibbles: low + 16 high. */
+ * sum of the lane. 8 bits are taken as two nibbles: low + 16 high. Where halves have integer scales, vpmaddwd multiplies
+ * a half's sums with them: they fit 16 bits at every level (2 and 3 bits over a half: 16 * 127 * 4 = 8128). */
 #ifndef SL_KERNEL_X86_BLOCKED_H
 #define SL_KERNEL_X86_BLOCKED_H
 
@@ -27,40 +27,48 @@
 #include <string.h>
 
 enum {
-    ROW_CHUNK = 96,      /* rows that share an unpacked block */
-    FEW_ROWS = 4,        /* so many are not worth the scratch */
-    BLOCK_GROUPS = 16,   /* of a block */
+    ROW_CHUNK = 96,    /* rows that share an unpacked block */
+    BLOCK_GROUPS = 16, /* of a block */
+    FEW_ROWS = 4,      /* for so many, blocks of FEW_GROUPS: memory is read in even pace */
+    FEW_GROUPS = 4,
     TABLE_WORDS = 16384, /* of the rows' table */
     AHEAD_GROUPS = 16    /* prefetched this far ahead of the group that is unpacked */
 };
 
-typedef enum form { FORM_SYMMETRIC, FORM_AFFINE, FORM_HALVES } form;
+/* What a group adds to a sum; ref/matmul_quant.c has the equations. SCALED is symmetric with an integer scale of each
+ * half, MINIMUMS has an integer minimum of each half besides. */
+typedef enum form { FORM_SYMMETRIC, FORM_AFFINE, FORM_HALVES, FORM_SCALED, FORM_MINIMUMS } form;
 
-/* A layout; constant where the functions below are inlined, so nothing of it remains at run time. */
+enum { WHOLE_BYTES = -1 };
+
+/* A kind of layout; constant where the functions below are inlined, so nothing of it remains at run time. */
 typedef struct layout {
     form form;
-    int offset;         /* of the unsigned integers, to be taken out */
-    int n_bits;         /* of the unsigned integers */
-    size_t group_bytes; /* of a panel, on average */
-    unpack_fn *unpack;
+    int offset; /* of the unsigned integers, to be taken out */
+    int center; /* of their range, to be taken out of 16-bit sums; WHOLE_BYTES: integers beyond 16-bit sums */
 } layout;
 
+SL_INLINE bool is_scaled(const layout *lay)
+{
+    return lay->form == FORM_SCALED || lay->form == FORM_MINIMUMS;
+}
+
 /* What a tile needs of its rows besides their integers, in words of 4 bytes: for each group scale[R], then the words that
- * the layout wants: sum[R] | start[halves][R], the int32 sums' start where it is not M alone | lane_start[halves][R], the
- * 16-bit sums' starts. */
+ * the layout wants: sum[R], MINIMUMS: half_sum[R][2] | start[halves][R], the int32 sums' start where it is not M (SCALED:
+ * 0) alone | lane_start[halves][R], the 16-bit sums' starts. */
 SL_INLINE int n_halves(const layout *lay)
 {
-    return lay->form == FORM_HALVES ? 2 : 1;
+    return lay->form == FORM_HALVES || is_scaled(lay) ? 2 : 1;
 }
 
 SL_INLINE int center_of(const layout *lay)
 {
-    return DOTS || lay->n_bits <= 4 || lay->n_bits == 8 ? 0 : 1 << (lay->n_bits - 1);
+    return DOTS || lay->center == WHOLE_BYTES ? 0 : lay->center;
 }
 
 SL_INLINE int start_word(const layout *lay)
 {
-    return lay->form == FORM_AFFINE ? 2 : 1;
+    return lay->form == FORM_AFFINE || lay->form == FORM_MINIMUMS ? 2 : 1;
 }
 
 SL_INLINE int lane_start_word(const layout *lay)
@@ -157,12 +165,23 @@ SL_INLINE vf add_scaled(vf acc, vi isum, const group *g, int which, int part, vf
     return fma_f(t, scale, acc);
 }
 
+enum { MAGIC_BITS = 0x4b400000 };
+static const float magic = 0x1.8p23f; /* these bits: M of ref/matmul_quant.c */
+
 /* M, or what the table has, to begin the int32 sum of row r with. */
 SL_INLINE vi start_of(const layout *lay, const float *table, int which, int r, const int n_rows)
 {
-    static const int32_t magic = 0x4b400000;
-    return spread_i(lay->offset == center_of(lay) ? (const void *)&magic
-                                                  : table + (start_word(lay) + which) * n_rows + r);
+    return spread_i(lay->offset == center_of(lay) ? &magic : table + (start_word(lay) + which) * n_rows + r);
+}
+
+/* Where row r's sum of lines begins: of half `which` of a group, or of all of it. */
+SL_INLINE vi line_start_of(const layout *lay, const float *table, int which, int r, const int n_rows)
+{
+    if (center_of(lay))
+        return spread_i(table + (lane_start_word(lay) + which) * n_rows + r);
+    if (DOTS && (!is_scaled(lay) || lay->offset))
+        return start_of(lay, table, which, r, n_rows);
+    return zero_i();
 }
 
 /* Half `which` of a group, or all of it. */
@@ -172,9 +191,7 @@ SL_INLINE void add_half(vf (*acc)[PARTS], const layout *lay, const group *g, con
     vi sum[TILE_ROWS][2];
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++) {
-        vi begin = DOTS             ? start_of(lay, table, which, r, n_rows)
-                   : center_of(lay) ? spread_i(table + (lane_start_word(lay) + which) * n_rows + r)
-                                    : zero_i();
+        vi begin = line_start_of(lay, table, which, r, n_rows);
 #pragma GCC unroll 2
         for (int s = 0; s < 2; s++)
             sum[r][s] = begin;
@@ -190,6 +207,43 @@ SL_INLINE void add_half(vf (*acc)[PARTS], const layout *lay, const group *g, con
         for (int p = 0; p < PARTS; p++) {
             vi isum = DOTS ? sum[r][p] : add_i(sum_total(sum[r][p], 1), start_of(lay, table, which, r, n_rows));
             acc[r][p] = add_scaled(acc[r][p], isum, g, which, p, scale);
+        }
+    }
+}
+
+/* A group whose halves have integer scales: both sums times theirs, added as integers. */
+SL_INLINE void add_scaled_halves(vf (*acc)[PARTS], const layout *lay, const group *g, const rows *x, const float *table,
+                                 const int n_rows)
+{
+    vi isum[TILE_ROWS][PARTS];
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+        vi sum[TILE_ROWS][2];
+#pragma GCC unroll 12
+        for (int r = 0; r < n_rows; r++)
+            sum[r][0] = sum[r][1] = line_start_of(lay, table, h, r, n_rows);
+        sum_lines(sum, g->lines[0], x, 4 * h, 4 * h + 4, PARTS, n_rows);
+#pragma GCC unroll 12
+        for (int r = 0; r < n_rows; r++)
+#pragma GCC unroll 2
+            for (int p = 0; p < PARTS; p++)
+                isum[r][p] = madd_i(h == 0 ? spread_i(&magic) : isum[r][p], sum[r][p],
+                                    load_i(g->scales[h] + p * SL_PANEL_ROWS / PARTS));
+        in_memory(isum);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < n_rows; r++) {
+        const vf scale = spread_f(table + r);
+#pragma GCC unroll 2
+        for (int p = 0; p < PARTS; p++)
+            acc[r][p] = add_scaled(acc[r][p], isum[r][p], g, 0, p, scale);
+        if (lay->form != FORM_MINIMUMS)
+            continue;
+        const vi half_sums = spread_i(table + n_rows + r);
+#pragma GCC unroll 2
+        for (int p = 0; p < PARTS; p++) {
+            vi least = madd_i(spread_i(&magic), load_i(g->mins[p * SL_PANEL_ROWS / PARTS]), half_sums);
+            acc[r][p] = add_scaled(acc[r][p], least, g, 1, p, scale);
         }
     }
 }
@@ -216,8 +270,12 @@ SL_INLINE void add_split(vf (*acc)[PARTS], const layout *lay, const group *g, co
 SL_INLINE void add_group(vf (*acc)[PARTS], const layout *lay, const group *g, const rows *x, const float *table,
                          const int n_rows)
 {
-    if (lay->n_bits == 8 && SPLIT_BYTES) {
+    if (lay->center == WHOLE_BYTES && !DOTS) {
         add_split(acc, lay, g, x, table, n_rows);
+        return;
+    }
+    if (is_scaled(lay)) {
+        add_scaled_halves(acc, lay, g, x, table, n_rows);
         return;
     }
     add_half(acc, lay, g, x, table, 0, n_rows);
@@ -234,26 +292,20 @@ SL_INLINE void add_group(vf (*acc)[PARTS], const layout *lay, const group *g, co
     }
 }
 
-/* Where a tile finds and leaves its sums: rows stride floats apart; they begin at 0 when first. */
+/* Where a tile finds and leaves its sums: rows stride floats apart; they begin at 0 when first. Some bytes from `ahead`
+ * on are asked for with each group: spread like this they come at memory's pace, where many at once would hold up all
+ * loads. */
 typedef struct sums {
     float *y;
     size_t stride;
     bool first;
+    const char *ahead;
+    size_t ahead_bytes;
 } sums;
 
-/* Unpacks group g of a panel and asks for what comes later, in the panels behind it in the end. */
-SL_INLINE void unpack_next(const layout *lay, const void *panel, size_t g, group *out)
-{
-    const char *ahead = (const char *)panel + (g + AHEAD_GROUPS) * lay->group_bytes;
-    for (size_t b = 0; b < lay->group_bytes; b += SL_LINE)
-        _mm_prefetch(ahead + b, _MM_HINT_T0);
-    lay->unpack(panel, g, out);
-}
-
-/* One tile over groups [begin, end) of a panel: unpacked ones, or (groups NULL) unpacked on the way. x and table stand
- * at group begin. */
-SL_INLINE void tile(const layout *lay, const void *panel, const group *groups, size_t begin, size_t end, rows x,
-                    const float *table, sums out, const int n_rows)
+/* One tile over groups of a panel; x and table stand at the first. */
+SL_INLINE void tile(const layout *lay, const group *groups, size_t n_groups, rows x, const float *table, sums out,
+                    const int n_rows)
 {
     vf acc[TILE_ROWS][PARTS];
 #pragma GCC unroll 12
@@ -262,15 +314,12 @@ SL_INLINE void tile(const layout *lay, const void *panel, const group *groups, s
         for (int p = 0; p < PARTS; p++)
             acc[r][p] =
                 out.first ? zero_f() : load_f(out.y + (size_t)r * out.stride + (size_t)p * SL_PANEL_ROWS / PARTS);
-    for (size_t g = begin; g < end; g++) {
+    for (size_t g = 0; g < n_groups; g++) {
+        for (size_t b = 0; b < out.ahead_bytes; b += SL_LINE)
+            _mm_prefetch(out.ahead + b, _MM_HINT_T0);
+        out.ahead += out.ahead_bytes;
         in_memory(acc);
-        if (groups) {
-            add_group(acc, lay, groups++, &x, table, n_rows);
-        } else {
-            group one;
-            unpack_next(lay, panel, g, &one);
-            add_group(acc, lay, &one, &x, table, n_rows);
-        }
+        add_group(acc, lay, groups + g, &x, table, n_rows);
         rows_advance(&x, SL_GROUP, n_rows);
         table += n_words(lay) * n_rows;
     }
@@ -308,10 +357,12 @@ SL_INLINE void fill_row(const layout *lay, const char *x, size_t n_cols, size_t 
         table[0] = scale[g];
         if (lay->form == FORM_AFFINE)
             table[n_rows] = sum[g];
-        if (lay->form != FORM_HALVES)
+        if (lay->form == FORM_MINIMUMS)
+            memcpy(table + n_rows, half_sum + 2 * g, 2 * sizeof *half_sum);
+        if (n_halves(lay) == 1)
             start[0] += start[1];
         for (int h = 0; rest && h < n_halves(lay); h++) {
-            int32_t word = 0x4b400000 + rest * start[h];
+            int32_t word = (is_scaled(lay) ? 0 : MAGIC_BITS) + rest * start[h];
             memcpy(table + (size_t)(start_word(lay) + h) * n_rows, &word, sizeof word);
         }
         if (center_of(lay)) {
@@ -319,7 +370,7 @@ SL_INLINE void fill_row(const layout *lay, const char *x, size_t n_cols, size_t 
             __m256i lanes = lane_starts((const int8_t *)x + g * SL_GROUP, center_of(lay));
             __m128i low = _mm256_castsi256_si128(lanes), high = _mm256_extracti128_si256(lanes, 1);
             int32_t word[2] = {_mm_cvtsi128_si32(low), _mm_cvtsi128_si32(high)};
-            if (lay->form != FORM_HALVES)
+            if (n_halves(lay) == 1)
                 word[0] = _mm_cvtsi128_si32(_mm_add_epi16(low, high));
             for (int h = 0; h < n_halves(lay); h++)
                 memcpy(to + (size_t)h * n_rows, &word[h], sizeof word[h]);
@@ -331,8 +382,9 @@ SL_INLINE void fill_row(const layout *lay, const char *x, size_t n_cols, size_t 
 typedef struct span {
     const char *x; /* first row */
     size_t stride, n_rows, n_cols;
-    size_t begin, end; /* groups */
-    float *table;      /* tile after tile */
+    size_t begin, end;  /* groups */
+    size_t group_bytes; /* of a panel, on average */
+    float *table;       /* tile after tile */
 } span;
 
 SL_INLINE void fill_table(const layout *lay, const span *s)
@@ -346,40 +398,38 @@ SL_INLINE void fill_table(const layout *lay, const span *s)
     }
 }
 
-/* All rows of a span by groups [begin, end) of a panel. */
-SL_INLINE void run_tiles(const layout *lay, const span *s, const void *panel, const group *groups, size_t begin,
-                         size_t end, sums out)
+/* All rows of a span by groups [begin, begin + n_groups) of a panel. */
+SL_INLINE void run_tiles(const layout *lay, const span *s, const group *groups, size_t begin, size_t n_groups, sums out)
 {
     const float *table = s->table;
     for (size_t row = 0, n; row < s->n_rows; row += n) {
         n = (size_t)next_tile(s->n_rows - row);
         const char *x = s->x + row * s->stride + begin * SL_GROUP;
         const float *at = table + (size_t)n_words(lay) * n * (begin - s->begin);
-        if (n == TILE_ROWS && (groups || (int)TILE_ROWS <= (int)FEW_ROWS))
-            tile(lay, panel, groups, begin, end, rows_at(x, s->stride, TILE_ROWS), at, out, TILE_ROWS);
+        if (n == TILE_ROWS)
+            tile(lay, groups, n_groups, rows_at(x, s->stride, TILE_ROWS), at, out, TILE_ROWS);
         else if (n == 4)
-            tile(lay, panel, groups, begin, end, rows_at(x, s->stride, 4), at, out, 4);
+            tile(lay, groups, n_groups, rows_at(x, s->stride, 4), at, out, 4);
         else if (n == 2)
-            tile(lay, panel, groups, begin, end, rows_at(x, s->stride, 2), at, out, 2);
+            tile(lay, groups, n_groups, rows_at(x, s->stride, 2), at, out, 2);
         else
-            tile(lay, panel, groups, begin, end, rows_at(x, s->stride, 1), at, out, 1);
+            tile(lay, groups, n_groups, rows_at(x, s->stride, 1), at, out, 1);
         table += (size_t)n_words(lay) * n * (s->end - s->begin);
         out.y += n * out.stride;
+        out.ahead_bytes = 0;
     }
 }
 
-SL_INLINE void run_panel(const layout *lay, const span *s, const void *panel, sums out)
+SL_INLINE void run_panel(const layout *lay, const span *s, const void *panel, unpack_fn *unpack, sums out)
 {
-    if (s->n_rows <= FEW_ROWS) {
-        run_tiles(lay, s, panel, NULL, s->begin, s->end, out);
-        return;
-    }
+    const size_t most = s->n_rows <= FEW_ROWS ? FEW_GROUPS : BLOCK_GROUPS;
     group groups[BLOCK_GROUPS];
-    for (size_t g = s->begin, end; g < s->end; g = end) {
-        end = s->end - g < BLOCK_GROUPS ? s->end : g + BLOCK_GROUPS;
-        for (size_t i = g; i < end; i++)
-            unpack_next(lay, panel, i, &groups[i - g]);
-        run_tiles(lay, s, panel, groups, g, end, out);
+    for (size_t g = s->begin, n; g < s->end; g += n) {
+        n = SL_MIN(s->end - g, most);
+        unpack(panel, g, n, groups);
+        out.ahead = (const char *)panel + (g + AHEAD_GROUPS) * s->group_bytes;
+        out.ahead_bytes = s->group_bytes;
+        run_tiles(lay, s, groups, g, n, out);
         out.first = false;
     }
 }
@@ -399,7 +449,7 @@ static void finish_rows(const sl_matmul *args, size_t row, size_t n_rows, size_t
 }
 
 SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
-                      const layout *lay)
+                      unpack_fn *unpack, const layout *lay)
 {
     const sl_weight *w = args->weight;
     const size_t n_groups = w->n_cols / SL_GROUP;
@@ -409,6 +459,7 @@ SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, s
                   .stride = args->x_stride_bytes,
                   .n_rows = SL_MIN(row_end - row, (size_t)ROW_CHUNK),
                   .n_cols = w->n_cols,
+                  .group_bytes = w->panel_bytes / n_groups,
                   .table = table};
         const size_t most = TABLE_WORDS / (s.n_rows * (size_t)n_words(lay)) / BLOCK_GROUPS * BLOCK_GROUPS;
         for (; s.begin < n_groups; s.begin = s.end) {
@@ -417,28 +468,60 @@ SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, s
             for (size_t panel = panel_begin; panel < panel_end; panel++) {
                 bool whole = (panel + 1) * SL_PANEL_ROWS <= w->n_rows;
                 float *y = args->y + row * args->y_stride_elems + panel * SL_PANEL_ROWS;
-                sums out = {whole ? y : tail[0], whole ? args->y_stride_elems : SL_PANEL_ROWS, s.begin == 0};
-                run_panel(lay, &s, (const char *)w->data + panel * w->panel_bytes, out);
+                sums out = {.y = whole ? y : tail[0],
+                            .stride = whole ? args->y_stride_elems : SL_PANEL_ROWS,
+                            .first = s.begin == 0};
+                run_panel(lay, &s, (const char *)w->data + panel * w->panel_bytes, unpack, out);
             }
         }
         finish_rows(args, row, s.n_rows, panel_begin, panel_end, tail);
     }
 }
 
-#define MATMUL(name, ...)                                                                                              \
-    void name(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end)           \
+/* A kind of layouts: all of its code but the unpacking. */
+#define KIND(name, ...)                                                                                                \
+    static __attribute__((noinline)) void name(const sl_matmul *args, size_t row_begin, size_t row_end,                \
+                                               size_t panel_begin, size_t panel_end, unpack_fn *unpack)                \
     {                                                                                                                  \
         const layout lay = {__VA_ARGS__};                                                                              \
-        matmul(args, row_begin, row_end, panel_begin, panel_end, &lay);                                                \
+        matmul(args, row_begin, row_end, panel_begin, panel_end, unpack, &lay);                                        \
     }
 
-/* The kernels of a level; suffix as in kernels.inc. */
-#define MATMULS(suffix)                                                                                                \
-    MATMUL(sl_matmul_q4_0_##suffix, FORM_SYMMETRIC, 8, 4, sizeof(sl_unit_q4_0), unpack_q4_0)                           \
-    MATMUL(sl_matmul_q4_1_##suffix, FORM_AFFINE, 0, 4, sizeof(sl_unit_q4_1), unpack_q4_1)                              \
-    MATMUL(sl_matmul_q5_0_##suffix, FORM_SYMMETRIC, 16, 5, sizeof(sl_unit_q5_0), unpack_q5_0)                          \
-    MATMUL(sl_matmul_q8_0_##suffix, FORM_SYMMETRIC, 128, 8, sizeof(sl_unit_q8_0), unpack_q8_0)                         \
-    MATMUL(sl_matmul_q4_k_##suffix, FORM_AFFINE, 0, 4, sizeof(sl_unit_q4_k) / 8, unpack_q4_k)                          \
-    MATMUL(sl_matmul_q6_k_##suffix, FORM_HALVES, 32, 6, sizeof(sl_unit_q6_k) / 8, unpack_q6_k)
+KIND(matmul_low, FORM_SYMMETRIC, 8, 0)
+KIND(matmul_middle, FORM_SYMMETRIC, 16, 16)
+KIND(matmul_bytes, FORM_SYMMETRIC, 128, WHOLE_BYTES)
+KIND(matmul_low_affine, FORM_AFFINE, 0, 0)
+KIND(matmul_middle_affine, FORM_AFFINE, 0, 16)
+KIND(matmul_halves, FORM_HALVES, 32, 32)
+KIND(matmul_scaled, FORM_SCALED, 4, 4)
+KIND(matmul_minimums, FORM_MINIMUMS, 0, 0)
+
+#define MATMUL(name, level, kind)                                                                                      \
+    static void name##_groups(const void *panel, size_t first, size_t n, group *out)                                   \
+    {                                                                                                                  \
+        for (size_t g = first; g < first + n; g++)                                                                     \
+            unpack_##name(panel, g, out++);                                                                            \
+    }                                                                                                                  \
+    void sl_matmul_##name##_##level(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin,       \
+                                    size_t panel_end)                                                                  \
+    {                                                                                                                  \
+        kind(args, row_begin, row_end, panel_begin, panel_end, name##_groups);                                         \
+    }
+
+/* The kernels of a level; its name as in kernels.inc. */
+#define MATMULS(level)                                                                                                 \
+    MATMUL(q4_0, level, matmul_low)                                                                                    \
+    MATMUL(q4_1, level, matmul_low_affine)                                                                             \
+    MATMUL(q5_0, level, matmul_middle)                                                                                 \
+    MATMUL(q5_1, level, matmul_middle_affine)                                                                          \
+    MATMUL(q8_0, level, matmul_bytes)                                                                                  \
+    MATMUL(q2_k, level, matmul_minimums)                                                                               \
+    MATMUL(q3_k, level, matmul_scaled)                                                                                 \
+    MATMUL(q4_k, level, matmul_low_affine)                                                                             \
+    MATMUL(q5_k, level, matmul_middle_affine)                                                                          \
+    MATMUL(q6_k, level, matmul_halves)                                                                                 \
+    MATMUL(iq4_nl, level, matmul_bytes)                                                                                \
+    MATMUL(iq4_xs, level, matmul_bytes)                                                                                \
+    MATMUL(mxfp4, level, matmul_middle)
 
 #endif

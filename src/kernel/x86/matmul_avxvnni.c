@@ -1,7 +1,7 @@
 /* Quantized matmuls with AVX-VNNI: four products of bytes at a time in 32 bits. */
 #include "kernel/x86/simd256.h"
 
-enum { TILE_ROWS = 6, SPLIT_BYTES = 0, DOTS = 1 };
+enum { TILE_ROWS = 6, DOTS = 1 };
 
 static inline __m256i sum_line(__m256i sum, __m256i w, __m256i x)
 {
@@ -12,6 +12,12 @@ static inline __m256i sum_total(__m256i sum, int factor)
 {
     (void)factor;
     return sum;
+}
+
+/* sum + both products of each pair of 16 bits */
+static inline __m256i madd_i(__m256i sum, __m256i a, __m256i b)
+{
+    return _mm256_dpwssd_avx_epi32(sum, a, b);
 }
 
 #include "kernel/x86/blocked.h"
