@@ -1,4 +1,4 @@
-/* The plain kernels that read half precision, with the CPU's conversion in place of integer arithmetic (which a
+/* The plain matmul of half precision, with the CPU's conversion in place of integer arithmetic (which a
  * compiler does not find). Everything else is the plain C itself, so the bits are the same. */
 #include "kernel/ref/ref.h"
 
@@ -13,14 +13,7 @@ static void load_f16(float *dst, const uint16_t *src, size_t n)
         dst[i] = f16_to_f32(src[i]);
 }
 
-#include "kernel/ref/attention_tmpl.h"
 #include "kernel/ref/matmul_float_tmpl.h"
-
-void sl_attention_rows_avx2(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch,
-                            uint32_t split, float *partial)
-{
-    attention_run(args, tile, kv_head, scratch, split, partial);
-}
 
 SL_INLINE const float *load_f16_columns(const void *panel, size_t first_col, size_t n_cols, float *w)
 {
