@@ -50,7 +50,8 @@ SL_INLINE void fma_tile(size_t rows, size_t groups, size_t n, const float *w, si
         switch (rows * 8 + once) {
             TILE_SHAPE(1, 1)
             TILE_SHAPE(2, 1)
-            TILE_SHAPE(3, 1) TILE_SHAPE(4, 1) TILE_SHAPE(5, 1) TILE_SHAPE(6, 1) TILE_SHAPE(1, 2) TILE_SHAPE(2, 2)
+            TILE_SHAPE(3, 1)
+            TILE_SHAPE(4, 1) TILE_SHAPE(5, 1) TILE_SHAPE(6, 1) TILE_SHAPE(1, 2) TILE_SHAPE(2, 2)
                 TILE_SHAPE(3, 2) default : break;
         }
     }

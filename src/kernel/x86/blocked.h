@@ -8,17 +8,20 @@
  * A level defines, before it includes this:
  *   vi, vf                     registers of int32 and float lanes; PARTS of them hold 16 outputs
  *   TILE_ROWS                  rows of the largest tile
- *   DOTS, SPLIT_VECTOR         see unpack.h
+ *   DOTS                       see unpack.h
  *   sum_line(sum, w, x)        sum + products of a line with 4 activations
- *   sum_total(sum, factor)     such a sum as int32 lanes times a small factor
+ *   sum_total(sum)             such a sum as int32 lanes
+ *   madd_i(sum, a, b)          sum + both products of each pair of 16 bits
  *   VI                         constraint of a register in an assembly statement
- *   load_i, spread_i, add_i, madd_i, load_f, store_f, spread_f, fma_f, as_f, zero_i, zero_f, in_memory
+ *   load_i, spread_i, add_i, load_f, store_f, spread_f, fma_f, as_f, zero_i, zero_f, in_memory
  *
  * Sums in 16 bits wrap, so only the last value has to fit. A line adds at most 2 * 127 * q to a lane: 8 lines of 4 bits
  * (q <= 15) fit as they are. 5 bits over a group and 6 bits over a half fit when every q is taken less the middle of its
  * range (`center`, 2 * 127 * 16 * 8 = 2 * 127 * 32 * 4 = 32512): such sums start at minus center times the activations'
- * sum of the lane. 8 bits are taken as two nibbles: low + 16 high. Where halves have integer scales, vpmaddwd multiplies
- * a half's sums with them: they fit 16 bits at every level (2 and 3 bits over a half: 16 * 127 * 4 = 8128). */
+ * sum of the lane. Whole bytes do not fit: they and their activations are widened to 16 bits beforehand, for products
+ * that vpmaddwd adds in 32 bits (as two nibbles, in 16 bits, they took a tenth longer). Where halves have integer scales,
+ * vpmaddwd multiplies a half's sums with them: they fit 16 bits at every level (2 and 3 bits over a half:
+ * 16 * 127 * 4 = 8128). */
 #ifndef SL_KERNEL_X86_BLOCKED_H
 #define SL_KERNEL_X86_BLOCKED_H
 
@@ -34,6 +37,7 @@ enum {
     TABLE_WORDS = 16384, /* of the rows' table */
     AHEAD_GROUPS = 16    /* prefetched this far ahead of the group that is unpacked */
 };
+_Static_assert(TABLE_WORDS * 2 * SL_GROUP <= SL_MATMUL_SCRATCH_BYTES, "a word at least for each row and group");
 
 /* What a group adds to a sum; ref/matmul_quant.c has the equations. SCALED is symmetric with an integer scale of each
  * half, MINIMUMS has an integer minimum of each half besides. */
@@ -45,8 +49,19 @@ enum { WHOLE_BYTES = -1 };
 typedef struct layout {
     form form;
     int offset; /* of the unsigned integers, to be taken out */
-    int center; /* of their range, to be taken out of 16-bit sums; WHOLE_BYTES: integers beyond 16-bit sums */
+    int center; /* of their range, to be taken out of 16-bit sums; WHOLE_BYTES: too wide for these */
 } layout;
+
+/* Weights and activations as 16 bits; the offset is out already. */
+SL_INLINE bool is_wide(const layout *lay)
+{
+    return !DOTS && lay->center == WHOLE_BYTES;
+}
+
+SL_INLINE int offset_of(const layout *lay)
+{
+    return is_wide(lay) ? 0 : lay->offset;
+}
 
 SL_INLINE bool is_scaled(const layout *lay)
 {
@@ -73,7 +88,7 @@ SL_INLINE int start_word(const layout *lay)
 
 SL_INLINE int lane_start_word(const layout *lay)
 {
-    return start_word(lay) + (lay->offset != center_of(lay) ? n_halves(lay) : 0);
+    return start_word(lay) + (offset_of(lay) != center_of(lay) ? n_halves(lay) : 0);
 }
 
 SL_INLINE int n_words(const layout *lay)
@@ -128,17 +143,16 @@ SL_INLINE rows rows_at(const char *x, size_t stride, const int n_rows)
     if ((r) < n_rows) {                                                                                                \
         vi x_;                                                                                                         \
         SPREAD_ROW(x_, x, r, 4 * (i));                                                                                 \
-        sum[r][0] = sum_line(sum[r][0], w[0], x_);                                                                     \
+        sum[r][0] = wide ? madd_i(sum[r][0], w[0], x_) : sum_line(sum[r][0], w[0], x_);                                \
         __asm__("" : "+" VI(sum[r][0]));                                                                               \
-        if (n_regs == 2) {                                                                                             \
-            sum[r][1] = sum_line(sum[r][1], w[1], x_);                                                                 \
+        if (PARTS == 2) {                                                                                              \
+            sum[r][1] = wide ? madd_i(sum[r][1], w[1], x_) : sum_line(sum[r][1], w[1], x_);                            \
             __asm__("" : "+" VI(sum[r][1]));                                                                           \
         }                                                                                                              \
     }
 #define LINE(i)                                                                                                        \
     if ((i) >= begin && (i) < end) {                                                                                   \
-        const uint8_t *line = lines + (size_t)((i)*n_regs) * sizeof(vi);                                               \
-        const vi w[2] = {load_i(line), n_regs == 2 ? load_i(line + sizeof(vi)) : zero_i()};                            \
+        const vi w[2] = {load_i(g->lines[i]), PARTS == 2 ? load_i(g->lines[i] + SL_LINE / 2) : zero_i()};              \
         ROW_LINE(0, i)                                                                                                 \
         ROW_LINE(1, i)                                                                                                 \
         ROW_LINE(2, i)                                                                                                 \
@@ -153,9 +167,10 @@ SL_INLINE rows rows_at(const char *x, size_t stride, const int n_rows)
         ROW_LINE(11, i)                                                                                                \
     }
 
-/* sum[r][s] += lines begin … end - 1 of register s, 2 registers a line where bytes are split, else PARTS. */
-SL_INLINE void sum_lines(vi (*sum)[2], const uint8_t *lines, const rows *x, int begin, int end, const int n_regs,
-                         const int n_rows){LINE(0) LINE(1) LINE(2) LINE(3) LINE(4) LINE(5) LINE(6) LINE(7)}
+/* sum[r][p] += lines begin … end - 1 of part p, up to 8, if wide up to 16; all constants but the pointers. */
+SL_INLINE void sum_lines(vi (*sum)[2], const group *g, const rows *x, int begin, int end, const bool wide,
+                         const int n_rows){LINE(0) LINE(1) LINE(2) LINE(3) LINE(4) LINE(5) LINE(6) LINE(7) LINE(8)
+                                               LINE(9) LINE(10) LINE(11) LINE(12) LINE(13) LINE(14) LINE(15)}
 
 /* acc += t(isum, d) * scale */
 SL_INLINE vf add_scaled(vf acc, vi isum, const group *g, int which, int part, vf scale)
@@ -171,7 +186,7 @@ static const float magic = 0x1.8p23f; /* these bits: M of ref/matmul_quant.c */
 /* M, or what the table has, to begin the int32 sum of row r with. */
 SL_INLINE vi start_of(const layout *lay, const float *table, int which, int r, const int n_rows)
 {
-    return spread_i(lay->offset == center_of(lay) ? &magic : table + (start_word(lay) + which) * n_rows + r);
+    return spread_i(offset_of(lay) == center_of(lay) ? &magic : table + (start_word(lay) + which) * n_rows + r);
 }
 
 /* Where row r's sum of lines begins: of half `which` of a group, or of all of it. */
@@ -179,7 +194,7 @@ SL_INLINE vi line_start_of(const layout *lay, const float *table, int which, int
 {
     if (center_of(lay))
         return spread_i(table + (lane_start_word(lay) + which) * n_rows + r);
-    if (DOTS && (!is_scaled(lay) || lay->offset))
+    if (is_wide(lay) || (DOTS && (!is_scaled(lay) || lay->offset)))
         return start_of(lay, table, which, r, n_rows);
     return zero_i();
 }
@@ -197,15 +212,17 @@ SL_INLINE void add_half(vf (*acc)[PARTS], const layout *lay, const group *g, con
             sum[r][s] = begin;
     }
     if (lay->form == FORM_HALVES)
-        sum_lines(sum, g->lines[0], x, 4 * which, 4 * which + 4, PARTS, n_rows);
+        sum_lines(sum, g, x, 4 * which, 4 * which + 4, false, n_rows);
     else
-        sum_lines(sum, g->lines[0], x, 0, 8, PARTS, n_rows);
+        sum_lines(sum, g, x, 0, is_wide(lay) ? 16 : 8, is_wide(lay), n_rows);
 #pragma GCC unroll 12
     for (int r = 0; r < n_rows; r++) {
         vf scale = spread_f(table + r);
 #pragma GCC unroll 2
         for (int p = 0; p < PARTS; p++) {
-            vi isum = DOTS ? sum[r][p] : add_i(sum_total(sum[r][p], 1), start_of(lay, table, which, r, n_rows));
+            vi isum = sum[r][p];
+            if (!DOTS && !is_wide(lay))
+                isum = add_i(sum_total(isum), start_of(lay, table, which, r, n_rows));
             acc[r][p] = add_scaled(acc[r][p], isum, g, which, p, scale);
         }
     }
@@ -222,7 +239,7 @@ SL_INLINE void add_scaled_halves(vf (*acc)[PARTS], const layout *lay, const grou
 #pragma GCC unroll 12
         for (int r = 0; r < n_rows; r++)
             sum[r][0] = sum[r][1] = line_start_of(lay, table, h, r, n_rows);
-        sum_lines(sum, g->lines[0], x, 4 * h, 4 * h + 4, PARTS, n_rows);
+        sum_lines(sum, g, x, 4 * h, 4 * h + 4, false, n_rows);
 #pragma GCC unroll 12
         for (int r = 0; r < n_rows; r++)
 #pragma GCC unroll 2
@@ -248,32 +265,9 @@ SL_INLINE void add_scaled_halves(vf (*acc)[PARTS], const layout *lay, const grou
     }
 }
 
-/* A group of split bytes: a register of outputs at a time. */
-SL_INLINE void add_split(vf (*acc)[PARTS], const layout *lay, const group *g, const rows *x, const float *table,
-                         const int n_rows)
-{
-#pragma GCC unroll 2
-    for (int p = 0; p < PARTS; p++) {
-        vi sum[TILE_ROWS][2];
-#pragma GCC unroll 12
-        for (int r = 0; r < n_rows; r++)
-            sum[r][0] = sum[r][1] = zero_i();
-        sum_lines(sum, g->lines[8 * p], x, 0, 8, 2, n_rows);
-#pragma GCC unroll 12
-        for (int r = 0; r < n_rows; r++) {
-            vi isum = add_i(sum_total(sum[r][0], 1), start_of(lay, table, 0, r, n_rows));
-            acc[r][p] = add_scaled(acc[r][p], add_i(isum, sum_total(sum[r][1], 16)), g, 0, p, spread_f(table + r));
-        }
-    }
-}
-
 SL_INLINE void add_group(vf (*acc)[PARTS], const layout *lay, const group *g, const rows *x, const float *table,
                          const int n_rows)
 {
-    if (lay->center == WHOLE_BYTES && !DOTS) {
-        add_split(acc, lay, g, x, table, n_rows);
-        return;
-    }
     if (is_scaled(lay)) {
         add_scaled_halves(acc, lay, g, x, table, n_rows);
         return;
@@ -303,6 +297,12 @@ typedef struct sums {
     size_t ahead_bytes;
 } sums;
 
+/* Bytes of a row's group. */
+SL_INLINE ptrdiff_t group_step(const layout *lay)
+{
+    return is_wide(lay) ? 2 * SL_GROUP : SL_GROUP;
+}
+
 /* One tile over groups of a panel; x and table stand at the first. */
 SL_INLINE void tile(const layout *lay, const group *groups, size_t n_groups, rows x, const float *table, sums out,
                     const int n_rows)
@@ -320,7 +320,7 @@ SL_INLINE void tile(const layout *lay, const group *groups, size_t n_groups, row
         out.ahead += out.ahead_bytes;
         in_memory(acc);
         add_group(acc, lay, groups + g, &x, table, n_rows);
-        rows_advance(&x, SL_GROUP, n_rows);
+        rows_advance(&x, group_step(lay), n_rows);
         table += n_words(lay) * n_rows;
     }
 #pragma GCC unroll 12
@@ -351,7 +351,7 @@ SL_INLINE void fill_row(const layout *lay, const char *x, size_t n_cols, size_t 
 {
     const float *scale = sl_q8_scale(x, n_cols), *sum = sl_q8_sum(x, n_cols);
     const int16_t *half_sum = sl_q8_half_sum(x, n_cols);
-    const int rest = center_of(lay) - lay->offset;
+    const int rest = center_of(lay) - offset_of(lay);
     for (size_t g = begin; g < end; g++, table += (size_t)n_words(lay) * n_rows) {
         int32_t start[2] = {half_sum[2 * g], half_sum[2 * g + 1]};
         table[0] = scale[g];
@@ -382,6 +382,8 @@ SL_INLINE void fill_row(const layout *lay, const char *x, size_t n_cols, size_t 
 typedef struct span {
     const char *x; /* first row */
     size_t stride, n_rows, n_cols;
+    const char *q; /* integers of the first row and group as the tiles read them, and bytes between rows */
+    size_t q_stride;
     size_t begin, end;  /* groups */
     size_t group_bytes; /* of a panel, on average */
     float *table;       /* tile after tile */
@@ -398,22 +400,43 @@ SL_INLINE void fill_table(const layout *lay, const span *s)
     }
 }
 
+/* The span's integers: the rows' own, or widened into scratch: of each group first
+ * columns 0 and 2 of each 4, then 1 and 3, as unpack.h has the weights. */
+SL_INLINE void place_integers(const layout *lay, span *s, void *scratch)
+{
+    s->q = s->x + s->begin * SL_GROUP;
+    s->q_stride = s->stride;
+    if (!is_wide(lay))
+        return;
+    const size_t n = s->end - s->begin;
+    __m256i *out = scratch;
+    for (size_t r = 0; r < s->n_rows; r++) {
+        for (size_t g = 0; g < n; g++, out += 2) {
+            __m256i q = _mm256_loadu_si256((const __m256i *)(const void *)(s->q + r * s->stride + g * SL_GROUP));
+            _mm256_store_si256(out, even_bytes(q));
+            _mm256_store_si256(out + 1, odd_bytes(q));
+        }
+    }
+    s->q = scratch;
+    s->q_stride = n * 2 * SL_GROUP;
+}
+
 /* All rows of a span by groups [begin, begin + n_groups) of a panel. */
 SL_INLINE void run_tiles(const layout *lay, const span *s, const group *groups, size_t begin, size_t n_groups, sums out)
 {
     const float *table = s->table;
     for (size_t row = 0, n; row < s->n_rows; row += n) {
         n = (size_t)next_tile(s->n_rows - row);
-        const char *x = s->x + row * s->stride + begin * SL_GROUP;
+        const char *q = s->q + row * s->q_stride + (begin - s->begin) * (size_t)group_step(lay);
         const float *at = table + (size_t)n_words(lay) * n * (begin - s->begin);
         if (n == TILE_ROWS)
-            tile(lay, groups, n_groups, rows_at(x, s->stride, TILE_ROWS), at, out, TILE_ROWS);
+            tile(lay, groups, n_groups, rows_at(q, s->q_stride, TILE_ROWS), at, out, TILE_ROWS);
         else if (n == 4)
-            tile(lay, groups, n_groups, rows_at(x, s->stride, 4), at, out, 4);
+            tile(lay, groups, n_groups, rows_at(q, s->q_stride, 4), at, out, 4);
         else if (n == 2)
-            tile(lay, groups, n_groups, rows_at(x, s->stride, 2), at, out, 2);
+            tile(lay, groups, n_groups, rows_at(q, s->q_stride, 2), at, out, 2);
         else
-            tile(lay, groups, n_groups, rows_at(x, s->stride, 1), at, out, 1);
+            tile(lay, groups, n_groups, rows_at(q, s->q_stride, 1), at, out, 1);
         table += (size_t)n_words(lay) * n * (s->end - s->begin);
         out.y += n * out.stride;
         out.ahead_bytes = 0;
@@ -465,6 +488,7 @@ SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, s
         for (; s.begin < n_groups; s.begin = s.end) {
             s.end = SL_MIN(s.begin + most, n_groups);
             fill_table(lay, &s);
+            place_integers(lay, &s, args->scratch);
             for (size_t panel = panel_begin; panel < panel_end; panel++) {
                 bool whole = (panel + 1) * SL_PANEL_ROWS <= w->n_rows;
                 float *y = args->y + row * args->y_stride_elems + panel * SL_PANEL_ROWS;

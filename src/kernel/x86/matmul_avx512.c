@@ -4,7 +4,7 @@
 typedef __m512i vi;
 typedef __m512 vf;
 #define VI "v"
-enum { PARTS = 1, TILE_ROWS = 12, SPLIT_VECTOR = 64, DOTS = 0 };
+enum { PARTS = 1, TILE_ROWS = 12, DOTS = 0 };
 
 #define load_i(p)      _mm512_load_si512(p)
 #define spread_i(p)    _mm512_castps_si512(_mm512_set1_ps(*(const float *)(const void *)(p)))
@@ -23,12 +23,11 @@ static inline __m512i sum_line(__m512i sum, __m512i w, __m512i x)
     return _mm512_add_epi16(sum, _mm512_maddubs_epi16(w, x));
 }
 
-static inline __m512i sum_total(__m512i sum, int factor)
+static inline __m512i sum_total(__m512i sum)
 {
-    return _mm512_madd_epi16(sum, _mm512_set1_epi16((short)factor));
+    return _mm512_madd_epi16(sum, _mm512_set1_epi16(1));
 }
 
-/* sum + both products of each pair of 16 bits */
 static inline __m512i madd_i(__m512i sum, __m512i a, __m512i b)
 {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));

@@ -8,13 +8,11 @@ static inline __m256i sum_line(__m256i sum, __m256i w, __m256i x)
     return _mm256_dpbusd_avx_epi32(sum, w, x);
 }
 
-static inline __m256i sum_total(__m256i sum, int factor)
+static inline __m256i sum_total(__m256i sum)
 {
-    (void)factor;
     return sum;
 }
 
-/* sum + both products of each pair of 16 bits */
 static inline __m256i madd_i(__m256i sum, __m256i a, __m256i b)
 {
     return _mm256_dpwssd_avx_epi32(sum, a, b);

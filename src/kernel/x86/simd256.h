@@ -7,7 +7,7 @@
 typedef __m256i vi;
 typedef __m256 vf;
 #define VI "x"
-enum { PARTS = 2, SPLIT_VECTOR = 32 };
+enum { PARTS = 2 };
 
 #define load_i(p)   _mm256_load_si256((const __m256i *)(const void *)(p))
 #define spread_i(p) _mm256_castps_si256(_mm256_broadcast_ss((const float *)(const void *)(p)))

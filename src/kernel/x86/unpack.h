@@ -1,7 +1,6 @@
 /* Groups of packed panels unpacked for the tiles of blocked.h, with AVX2: what a layout means at the levels without
  * AVX-512 VNNI. One function a layout; a file of a level includes this after saying how it adds products:
- *   DOTS          in 32 bits, four at a time; else in 16 bits, in pairs, and then whole bytes come as low and high nibbles
- *   SPLIT_VECTOR  bytes of a level's register, between the two */
+ *   DOTS   in 32 bits, four at a time; else in 16 bits, in pairs, and then whole bytes are widened to 16 bits */
 #ifndef SL_KERNEL_X86_UNPACK_H
 #define SL_KERNEL_X86_UNPACK_H
 
@@ -12,8 +11,8 @@
 
 #define SL_INLINE static inline __attribute__((always_inline))
 
-/* 32 columns of a panel. Line i holds columns 4 i … 4 i + 3 of the 16 outputs, unsigned. Split bytes take two lines for
- * each 4 columns; see put_bytes. d: factors of the integer sum, or of the two halves' sums, or of it and the minimums';
+/* 32 columns of a panel. Line i holds columns 4 i … 4 i + 3 of the 16 outputs, unsigned. Widened, they are signed: 4 i and
+ * 4 i + 2 in line i, the other two in line 8 + i. d: factors of the integer sum, or of the two halves' sums, or of it and the minimums';
  * less: -(M d) of each, M the magic number of ref/matmul_quant.c; m: of the activations' sum. scales: the halves' integer
  * ones, as a level's sums want them (see put_scales); mins: pairs of their minimums. */
 typedef struct group {
@@ -76,18 +75,27 @@ SL_INLINE void add_bits(group *out, int at, int half, __m256i bits)
     put_line(out, at, half, _mm256_or_si256(load_line(out->lines[at], half), bits));
 }
 
-/* Half of line `at` in whole bytes. Split, a register's worth of outputs has its 8 lines one after the other, each as
- * low nibbles, then high nibbles. */
+/* Bytes 0 and 2 of each four as int16, and 1 and 3. */
+SL_INLINE __m256i even_bytes(__m256i v)
+{
+    return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8);
+}
+
+SL_INLINE __m256i odd_bytes(__m256i v)
+{
+    return _mm256_srai_epi16(v, 8);
+}
+
+/* Half of line `at` in whole bytes, whose offset is 128. */
 SL_INLINE void put_bytes(group *out, int at, int half, __m256i v)
 {
     if (DOTS) {
         put_line(out, at, half, v);
         return;
     }
-    size_t first = SPLIT_VECTOR == 32 ? (size_t)half * 512 : (size_t)half * 32;
-    uint8_t *low = out->lines[0] + first + (size_t)at * 2 * SPLIT_VECTOR;
-    _mm256_store_si256((__m256i *)(void *)low, low_nibbles(v));
-    _mm256_store_si256((__m256i *)(void *)(low + SPLIT_VECTOR), high_nibbles(v));
+    v = _mm256_xor_si256(v, _mm256_set1_epi8((char)0x80));
+    put_line(out, at, half, even_bytes(v));
+    put_line(out, 8 + at, half, odd_bytes(v));
 }
 
 SL_INLINE __m256 load_f16(const uint16_t *h, int half)
