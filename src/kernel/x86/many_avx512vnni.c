@@ -3,21 +3,21 @@
  *
  * Both operands are first brought into the form that the inner loop wants. Activations are copied tile by tile, so that
  * all a group of a tile needs lies together (record); the offset of a symmetric type becomes the value its integer sum
- * starts from, which costs nothing later. A panel's columns are unpacked to bytes with float factors (group) once for
- * all rows. The inner loop is then the same for every layout: 6 rows by 2 panels, 12 integer and 12 float sums in
+ * starts from, which costs nothing later. A panel's columns are unpacked to bytes with float factors (group), as many at
+ * a time as L1 holds, once for all rows; the rows' sums wait in the scratch meanwhile. The inner loop is then the same for every layout: 6 rows by 2 panels, 12 integer and 12 float sums in
  * registers, each broadcast of 4 activations used for both panels. That is 8 vpdpbusd, 2 or 3 fma and no more work for
  * the vector units per row, panel and group, and fewer loads than these. */
 #include "kernel/x86/many.h"
 
 enum {
-    MANY_COLS = 1024,        /* columns at once: what a worker's L2 cache holds with as many rows as X_BYTES gives */
-    X_BYTES = 768 << 10,     /* of the scratch, for activations */
-    TILE_ROWS = 6,           /* at most, in registers */
-    TILE_PANELS = 2,         /* the same */
-    GROUPS = MANY_COLS / 32, /* at once */
-    START = 0x4b400000,      /* bits of 1.5 * 2^23 */
+    MANY_COLS = 4096,    /* columns at once: so many that y, whose rows lie far apart, is written once or twice */
+    X_BYTES = 768 << 10, /* of the scratch, for activations */
+    TILE_ROWS = 6,       /* at most, in registers */
+    TILE_PANELS = 2,     /* the same */
+    GROUPS = 20,         /* unpacked at once: 33 KB for two panels, which L1 holds */
+    MAX_ROWS = 512,      /* at once */
+    START = 0x4b400000,  /* bits of 1.5 * 2^23 */
 };
-_Static_assert(X_BYTES + TILE_PANELS * GROUPS * sizeof(sl_vnni_group) <= SL_MATMUL_SCRATCH_BYTES, "scratch");
 
 /* One group of one row. */
 typedef struct record {
@@ -27,14 +27,22 @@ typedef struct record {
 } record;
 _Static_assert(sizeof(record) == 48, "written as 32 and 16 bytes");
 
+/* What the scratch holds. */
+typedef struct buffers {
+    _Alignas(64) char x[X_BYTES];                     /* records: tile after tile [group][row of the tile] */
+    sl_vnni_group w[TILE_PANELS][GROUPS];             /* unpacked */
+    float sums[MAX_ROWS][TILE_PANELS][SL_PANEL_ROWS]; /* of the panels at work, until all columns are through */
+} buffers;
+_Static_assert(sizeof(buffers) <= SL_MATMUL_SCRATCH_BYTES, "scratch");
+
 typedef struct job {
     const sl_matmul *args;
     sl_vnni_form form;
     int offset;
-    size_t col, n_groups; /* columns at work: from col on */
-    size_t row, n_rows;   /* rows at work */
-    record *x;            /* tile after tile: [group][row of the tile] */
-    sl_vnni_group *w;     /* [TILE_PANELS][GROUPS] */
+    size_t col, n_groups;    /* columns at work: from col on */
+    size_t row, n_rows;      /* rows at work */
+    size_t group, group_end; /* of these columns: the unpacked ones */
+    buffers *buffers;
 } job;
 
 /* Rows of the next tile when `left` (4, 5, 6 or at least 8) are left: sixes, but what remains must be one of those. */
@@ -67,7 +75,7 @@ static void load_row(const job *j, const char *row, record *out, size_t tile_row
 
 static void load_rows(const job *j)
 {
-    record *out = j->x;
+    record *out = (record *)(void *)j->buffers->x;
     for (size_t row = 0, n; row < j->n_rows; row += n, out += n * j->n_groups) {
         n = tile_rows(j->n_rows - row);
         const char *first = (const char *)j->args->x + (j->row + row) * j->args->x_stride_bytes;
@@ -160,37 +168,77 @@ SL_INLINE void add_group(__m512 acc[TILE_PANELS][TILE_ROWS], const sl_vnni_group
     }
 }
 
-/* One tile; all of it constant but j, row, panel and x. The sums of earlier columns wait in y. */
-SL_INLINE void tile(const job *j, size_t row, size_t panel, const record *x, const sl_vnni_form form, const int rows,
-                    const int panels)
+/* Where a tile's results go: rows of y, of each panel's lanes as many as the weight has. */
+typedef struct target {
+    float *y;
+    size_t stride;
+    __mmask16 lanes[TILE_PANELS];
+} target;
+
+SL_INLINE target target_of(const job *j, size_t row, size_t panel)
 {
-    const sl_weight *weight = j->args->weight;
-    size_t out = panel * SL_PANEL_ROWS, left = weight->n_rows - out, stride = j->args->y_stride_elems;
-    float *y = j->args->y + (j->row + row) * stride + out;
-    __mmask16 lanes[TILE_PANELS] = {(__mmask16)(left >= 16 ? 0xffff : (1u << left) - 1),
-                                    (__mmask16)(left >= 32  ? 0xffff
-                                                : left > 16 ? (1u << (left - 16)) - 1
-                                                            : 0)};
-    __m512 acc[TILE_PANELS][TILE_ROWS];
+    size_t out = panel * SL_PANEL_ROWS, left = j->args->weight->n_rows - out, stride = j->args->y_stride_elems;
+    return (target){
+        j->args->y + (j->row + row) * stride + out,
+        stride,
+        {(__mmask16)(left >= 16 ? 0xffff : (1u << left) - 1), (__mmask16)(left >= 32  ? 0xffff
+                                                                          : left > 16 ? (1u << (left - 16)) - 1
+                                                                                      : 0)}};
+}
+
+/* Sums so far: those of earlier groups are kept in the scratch, those of earlier columns wait in y. */
+SL_INLINE void load_sums(__m512 acc[TILE_PANELS][TILE_ROWS], const job *j, size_t row, size_t panel, const int rows,
+                         const int panels)
+{
+    const target to = target_of(j, row, panel);
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (int p = 0; p < panels; p++)
-            acc[p][r] = j->col > 0 ? _mm512_maskz_loadu_ps(lanes[p], y + (size_t)r * stride + p * SL_PANEL_ROWS)
-                                   : _mm512_setzero_ps();
-    const sl_vnni_group *w = j->w;
-    for (size_t g = 0; g < j->n_groups; g++, x += rows, w++)
-        add_group(acc, w, x, form, rows, panels);
-    bool last = j->col + j->n_groups * SL_GROUP == weight->n_cols;
-    const float *bias = last && j->args->bias ? j->args->bias + out : NULL;
-#pragma GCC unroll 2
-    for (int p = 0; p < panels; p++) {
-        __m512 b = bias ? _mm512_maskz_loadu_ps(lanes[p], bias + p * SL_PANEL_ROWS) : _mm512_setzero_ps();
+        for (int p = 0; p < panels; p++) {
+            if (j->group > 0)
+                acc[p][r] = _mm512_load_ps(j->buffers->sums[row + (size_t)r][p]);
+            else if (j->col > 0)
+                acc[p][r] = _mm512_maskz_loadu_ps(to.lanes[p], to.y + (size_t)r * to.stride + p * SL_PANEL_ROWS);
+            else
+                acc[p][r] = _mm512_setzero_ps();
+        }
+}
+
+SL_INLINE void store_sums(__m512 acc[TILE_PANELS][TILE_ROWS], const job *j, size_t row, size_t panel, const int rows,
+                          const int panels)
+{
+    if (j->group_end < j->n_groups) {
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++)
-            _mm512_mask_storeu_ps(y + (size_t)r * stride + p * SL_PANEL_ROWS, lanes[p],
+#pragma GCC unroll 2
+            for (int p = 0; p < panels; p++)
+                _mm512_store_ps(j->buffers->sums[row + (size_t)r][p], acc[p][r]);
+        return;
+    }
+    const target to = target_of(j, row, panel);
+    const bool last = j->col + j->n_groups * SL_GROUP == j->args->weight->n_cols;
+    const float *bias = last && j->args->bias ? j->args->bias + panel * SL_PANEL_ROWS : NULL;
+#pragma GCC unroll 2
+    for (int p = 0; p < panels; p++) {
+        __m512 b = bias ? _mm512_maskz_loadu_ps(to.lanes[p], bias + p * SL_PANEL_ROWS) : _mm512_setzero_ps();
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++)
+            _mm512_mask_storeu_ps(to.y + (size_t)r * to.stride + p * SL_PANEL_ROWS, to.lanes[p],
                                   bias ? _mm512_add_ps(acc[p][r], b) : acc[p][r]);
     }
+}
+
+/* One tile by the unpacked groups; all of it constant but j, row, panel and x. */
+SL_INLINE void tile(const job *j, size_t row, size_t panel, const record *x, const sl_vnni_form form, const int rows,
+                    const int panels)
+{
+    __m512 acc[TILE_PANELS][TILE_ROWS];
+    load_sums(acc, j, row, panel, rows, panels);
+    const sl_vnni_group *w = j->buffers->w[0];
+    x += j->group * (size_t)rows;
+    for (size_t g = j->group; g < j->group_end; g++, x += rows, w++)
+        add_group(acc, w, x, form, rows, panels);
+    store_sums(acc, j, row, panel, rows, panels);
 }
 
 #define TILE(form, name, rows, panels)                                                                                 \
@@ -232,23 +280,34 @@ static void prefetch_share(const char *next, size_t bytes, size_t row, size_t ro
         _mm_prefetch(next + b, _MM_HINT_T1);
 }
 
-static void panel_range(const job *j, size_t panel_begin, size_t panel_end, sl_vnni_unpack_fn *unpack)
+/* All rows by the unpacked groups of n panels; next: the bytes of the groups of the panels that follow, or NULL. */
+static void rows_by_panels(const job *j, size_t panel, size_t n, const char *next, size_t group_bytes)
+{
+    const record *x = (const record *)(const void *)j->buffers->x;
+    for (size_t row = 0, rows; row < j->n_rows; row += rows, x += rows * j->n_groups) {
+        rows = tile_rows(j->n_rows - row);
+        for (size_t p = 0; p < n && next; p++)
+            prefetch_share(next + p * j->args->weight->panel_bytes, group_bytes * (j->group_end - j->group), row, rows,
+                           j->n_rows);
+        tiles[j->form][n - 1][rows - 4](j, row, panel, x);
+    }
+}
+
+static void panel_range(job *j, size_t panel_begin, size_t panel_end, sl_vnni_unpack_fn *unpack)
 {
     const sl_weight *weight = j->args->weight;
-    size_t first = j->col / SL_GROUP, bytes = weight->panel_bytes / (weight->n_cols / SL_GROUP) * j->n_groups;
+    const size_t first = j->col / SL_GROUP, group_bytes = weight->panel_bytes / (weight->n_cols / SL_GROUP);
+    const size_t n_parts = (j->n_groups + GROUPS - 1) / GROUPS;
     for (size_t panel = panel_begin, n; panel < panel_end; panel += n) {
         const char *data = (const char *)weight->data + panel * weight->panel_bytes;
         n = panel_end - panel < TILE_PANELS ? 1 : TILE_PANELS;
-        for (size_t p = 0; p < n; p++)
-            unpack(data + p * weight->panel_bytes, first, j->n_groups, j->w + p * GROUPS);
-        const char *next = data + n * weight->panel_bytes + first * (weight->panel_bytes / (weight->n_cols / SL_GROUP));
-        const record *x = j->x;
-        for (size_t row = 0, rows; row < j->n_rows; row += rows, x += rows * j->n_groups) {
-            rows = tile_rows(j->n_rows - row);
-            if (panel + n < panel_end)
-                for (size_t p = 0; p < n; p++)
-                    prefetch_share(next + p * weight->panel_bytes, bytes, row, rows, j->n_rows);
-            tiles[j->form][n - 1][rows - 4](j, row, panel, x);
+        j->group = 0;
+        for (size_t part = 1; part <= n_parts; part++, j->group = j->group_end) {
+            j->group_end = j->n_groups * part / n_parts;
+            for (size_t p = 0; p < n; p++)
+                unpack(data + p * weight->panel_bytes, first + j->group, j->group_end - j->group, j->buffers->w[p]);
+            const char *next = data + n * weight->panel_bytes + (first + j->group) * group_bytes;
+            rows_by_panels(j, panel, n, panel + n < panel_end ? next : NULL, group_bytes);
         }
     }
 }
@@ -256,16 +315,15 @@ static void panel_range(const job *j, size_t panel_begin, size_t panel_end, sl_v
 void sl_vnni_matmul_many(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin, size_t panel_end,
                          sl_vnni_form form, int offset, sl_vnni_unpack_fn *unpack)
 {
-    size_t n_cols = args->weight->n_cols, cols = n_cols < MANY_COLS ? n_cols : MANY_COLS, n = row_end - row_begin;
-    size_t most = X_BYTES / (cols / SL_GROUP * sizeof(record));
+    size_t n_cols = args->weight->n_cols, cols = SL_MIN(n_cols, (size_t)MANY_COLS), n = row_end - row_begin;
+    size_t most = SL_MIN(X_BYTES / (cols / SL_GROUP * sizeof(record)), (size_t)MAX_ROWS);
     size_t n_blocks = (n + most - 1) / most, done = 0;
-    job j = {.args = args, .form = form, .offset = offset, .x = args->scratch};
-    j.w = (sl_vnni_group *)(void *)((char *)args->scratch + X_BYTES);
+    job j = {.args = args, .form = form, .offset = offset, .buffers = args->scratch};
     for (size_t block = 1; block <= n_blocks; block++, done += j.n_rows) {
         j.row = row_begin + done;
         j.n_rows = n * block / n_blocks - done;
         for (j.col = 0; j.col < n_cols; j.col += MANY_COLS) {
-            j.n_groups = (n_cols - j.col < MANY_COLS ? n_cols - j.col : MANY_COLS) / SL_GROUP;
+            j.n_groups = SL_MIN(n_cols - j.col, (size_t)MANY_COLS) / SL_GROUP;
             load_rows(&j);
             panel_range(&j, panel_begin, panel_end, unpack);
         }
