@@ -51,8 +51,8 @@ SL_INLINE void fma_tile(size_t rows, size_t groups, size_t n, const float *w, si
             TILE_SHAPE(1, 1)
             TILE_SHAPE(2, 1)
             TILE_SHAPE(3, 1)
-            TILE_SHAPE(4, 1) TILE_SHAPE(5, 1) TILE_SHAPE(6, 1) TILE_SHAPE(1, 2) TILE_SHAPE(2, 2)
-                TILE_SHAPE(3, 2) default : break;
+            TILE_SHAPE(4, 1)
+            TILE_SHAPE(5, 1) TILE_SHAPE(6, 1) TILE_SHAPE(1, 2) TILE_SHAPE(2, 2) TILE_SHAPE(3, 2) default : break;
         }
     }
 }
@@ -78,7 +78,8 @@ SL_INLINE __m256 load_q8_lanes(const void *p)
 
 typedef __m256 load_fn(const void *p);
 
-/* Keys of one block; load, elem_bytes and whether there is a scale (of each position) are constants where inlined. */
+/* dim columns of a block's keys; load, elem_bytes and whether there is a scale (of each position) are constants where
+ * inlined. */
 SL_INLINE void load_k_as(load_fn *load, size_t elem_bytes, const char *src, const uint16_t *scales, size_t dim,
                          float *dst)
 {
@@ -107,8 +108,12 @@ static void load_k(const work *w, size_t block, float *dst)
     case SL_KV_BF16:
         load_k_as(load_bf16_lanes, 2, src, NULL, w->dim, dst);
         break;
-    default:
-        load_k_as(load_q8_lanes, 1, src, (const uint16_t *)(const void *)(src + sl_kv_q8_bytes(w->dim)), w->dim, dst);
+    default: {
+        const uint16_t *scales = (const uint16_t *)(const void *)(src + sl_kv_q8_bytes(w->dim));
+        for (size_t d = 0; d < w->dim; d += SL_KV_GROUP, scales += SL_KV_BLOCK)
+            load_k_as(load_q8_lanes, 1, src + d * SL_KV_BLOCK, scales, SL_MIN((size_t)SL_KV_GROUP, w->dim - d),
+                      dst + d * SL_KV_CHUNK);
+    }
     }
 }
 
