@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "engine/step.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,6 +106,8 @@ sl_status sl_engine_open(const sl_engine_model *model, const sl_engine_options *
     if (status == SL_OK)
         status = open_batch(e, err);
     if (status == SL_OK)
+        status = sl_tasks_open(&e->tasks, model->plan, &e->options, pool ? sl_threads_count(pool) : 1, err);
+    if (status == SL_OK)
         status = sl_sample_team_open(pool, model->n_vocab, &e->team, err);
     if (status != SL_OK) {
         sl_engine_close(e);
@@ -132,6 +135,7 @@ void sl_engine_close(sl_engine *e)
     if (e->context)
         e->model.backend->context_close(e->context);
     sl_kv_close(&e->kv);
+    sl_tasks_close(&e->tasks);
     free(e->rows);
     free(e->seqs);
     free(e->members);
@@ -153,9 +157,19 @@ uint32_t sl_engine_context(const sl_engine *engine)
 
 /* ---- requests ---- */
 
+static sl_status check_targets(const sl_request *r, sl_err *err)
+{
+    if (r->ttft_target_us < 0 || r->itl_target_us < 0)
+        SL_FAIL(err, SL_ERR_ARGUMENT, "a target of less than no time");
+    if (!(r->tenant_weight >= 0 && r->tenant_weight <= 1e6))
+        SL_FAIL(err, SL_ERR_ARGUMENT, "a tenant's weight of %g: more than 0, at most 1000000", r->tenant_weight);
+    return SL_OK;
+}
+
 static sl_status check_request(const sl_engine *e, const sl_request *r, sl_err *err)
 {
     uint32_t n_vocab = e->model.n_vocab;
+    SL_TRY(check_targets(r, err));
     if (r->n_prompt == 0)
         SL_FAIL(err, SL_ERR_ARGUMENT, "the prompt is empty");
     if (r->n_prompt > e->options.context || (r->max_tokens > 0 && r->n_prompt == e->options.context))
@@ -211,22 +225,76 @@ static sl_status open_choices(sl_engine *e, const sl_request *request, sl_sequen
     return SL_OK;
 }
 
-sl_status sl_engine_submit(sl_engine *e, const sl_request *request, uint64_t *id, sl_err *err)
+/* All sequences that run or wait, the siblings of either among them. */
+static uint32_t count_sequences(const sl_engine *e)
 {
-    SL_TRY(check_request(e, request, err));
-    sl_sequence *first;
-    SL_TRY(open_choices(e, request, &first, err));
-    uint64_t new_id = ++e->last_id;
+    const sl_sequence *queues[] = {e->running, e->waiting};
+    uint32_t n = 0;
+    for (size_t q = 0; q < SL_COUNTOF(queues); q++)
+        for (const sl_sequence *s = queues[q]; s; s = s->next) {
+            n++;
+            for (const sl_sequence *sibling = s->siblings; sibling; sibling = sibling->next)
+                n++;
+        }
+    return n;
+}
+
+/* Gives the sequence and its siblings their numbers and tells the scheduler of them. */
+static sl_status enter(sl_engine *e, sl_sequence *first, uint64_t id, sl_err *err)
+{
     int64_t now_us = sl_engine_now(e);
+    uint32_t n = count_sequences(e) + SL_MAX(first->request.n_choices, 1);
     for (sl_sequence *s = first; s; s = s == first ? s->siblings : s->next) {
-        s->id = new_id;
+        s->id = id;
         s->submitted_us = now_us;
+        sl_status status = sl_tasks_enter(&e->tasks, s, n, err);
+        for (sl_sequence *t = first; status != SL_OK && t != s; t = t == first ? t->siblings : t->next)
+            sl_tasks_leave(&e->tasks, t);
+        SL_TRY(status);
         sl_kv_enter(&e->kv, s);
     }
-    sl_queue_insert(&e->waiting, first);
-    if (id)
-        *id = new_id;
     return SL_OK;
+}
+
+/* The request's sequences, known to the scheduler but in no queue. */
+static sl_status prepare(sl_engine *e, const sl_request *request, sl_sequence **out, sl_err *err)
+{
+    SL_TRY(check_request(e, request, err));
+    SL_TRY(open_choices(e, request, out, err));
+    sl_status status = enter(e, *out, e->last_id + 1, err);
+    if (status != SL_OK)
+        sl_sequence_close(*out);
+    return status;
+}
+
+sl_status sl_engine_submit(sl_engine *e, const sl_request *request, uint64_t *id, sl_err *err)
+{
+    sl_sequence *first;
+    SL_TRY(prepare(e, request, &first, err));
+    e->last_id++;
+    sl_queue_insert(e, &e->waiting, first);
+    if (id)
+        *id = first->id;
+    return SL_OK;
+}
+
+sl_status sl_engine_predict(sl_engine *e, const sl_request *request, int64_t *wait_us, sl_err *err)
+{
+    sl_sequence *first;
+    sl_tasks *t = &e->tasks;
+    SL_TRY(prepare(e, request, &first, err));
+    int64_t now_us = sl_engine_now(e);
+    sl_tasks_gather(t, e->running, e->waiting, first, now_us);
+    *wait_us = llround(sl_schedule_predict_us(&t->schedule, &t->cost, t->tasks, t->n, t->order, t->n - 1, t->slots));
+    for (sl_sequence *s = first; s; s = s == first ? s->siblings : s->next)
+        sl_tasks_leave(t, s);
+    sl_sequence_close(first);
+    return SL_OK;
+}
+
+const sl_cost *sl_engine_cost(const sl_engine *e)
+{
+    return &e->tasks.cost;
 }
 
 void sl_engine_cancel(sl_engine *e, uint64_t id)

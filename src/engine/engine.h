@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "engine/pooling.h"
+#include "engine/schedule.h"
 #include "engine/stop.h"
 #include "graph/backend.h"
 #include "model/model.h"
@@ -33,6 +34,10 @@ typedef struct sl_engine_options {
     void *clock_user;
     /* NULL: no stop strings, and events without bytes. It must outlive the engine. */
     const sl_token_bytes *token_bytes;
+    sl_batching batching;
+    int64_t max_wait_us; /* SL_BATCHING_DYNAMIC: a batch that is not full begins after so long */
+    int64_t ageing_us;   /* who has waited longer gets turns before all others (engine/schedule.h); 0 = 30 s */
+    const sl_cost *cost; /* what was learned before of this machine and model, copied; NULL or of another = the prior */
 } sl_engine_options;
 
 /* Memory an engine takes, by the arithmetic that also sizes it (`sluice info` prints it). */
@@ -103,7 +108,11 @@ typedef struct sl_request {
     size_t n_prompt;             /* at least 1 */
     uint32_t max_tokens;         /* to generate; 0 = score the prompt only, or warm the prefix tree */
     uint32_t n_choices;          /* answers to the prompt, each with random numbers of its own; 0 = 1 */
-    uint64_t tenant;             /* requests of different tenants share nothing */
+    uint64_t tenant;             /* requests of different tenants share nothing; each gets a fair part of the time */
+    double tenant_weight;        /* how large a part; 0 = 1. The last request's counts */
+    int32_t priority;            /* higher is served first */
+    int64_t ttft_target_us;      /* from submit to the first token; 0 = none. engine/schedule.h says what targets do */
+    int64_t itl_target_us;       /* from one token to the next; 0 = none */
     bool warm;                   /* with max_tokens 0: compute the prompt so that later requests find it cached */
     const uint32_t *stop_tokens; /* copied; none = generate until max_tokens */
     size_t n_stop_tokens;
@@ -128,6 +137,13 @@ typedef struct sl_request {
  * leaves no room in the context or, with its answer, in the KV memory beside what is pinned, more choices than sequences
  * (SL_ERR_LIMIT), bad sampling parameters or stop strings, wishes that do not go together (SL_ERR_ARGUMENT). */
 SL_WARN_UNUSED sl_status sl_engine_submit(sl_engine *engine, const sl_request *request, uint64_t *id, sl_err *err);
+
+/* Time from now to the request's first token if nothing else arrives, without queueing it. The errors of
+ * sl_engine_submit: SL_ERR_LIMIT when it can never fit. */
+SL_WARN_UNUSED sl_status sl_engine_predict(sl_engine *engine, const sl_request *request, int64_t *wait_us, sl_err *err);
+
+/* What the engine has learned of the time that steps take, to be saved (sl_cost_write); valid until the next step. */
+const sl_cost *sl_engine_cost(const sl_engine *engine);
 
 /* Ends a request before the next step; its FINISHED event comes from that step. Unknown ids are ignored. */
 void sl_engine_cancel(sl_engine *engine, uint64_t id);

@@ -19,6 +19,7 @@ typedef struct sl_sequence {
     uint32_t n_scored; /* prompt positions before this one need not be scored or pooled (any more) */
     uint32_t n_cached; /* prompt positions that the prefix tree had when the prompt was first computed */
     uint32_t n_preemptions;
+    uint32_t tenant;              /* index in the scheduler's tenants */
     struct sl_sequence *siblings; /* other choices of the request, which share its prompt once that is computed */
     /* Held by kv.c. Logical blocks [n_freed, n_taken) of a group are held; the others are SL_NO_BLOCK. */
     uint32_t *blocks[SL_MAX_KV_GROUPS]; /* capacity for the whole sequence */
@@ -30,6 +31,7 @@ typedef struct sl_sequence {
     uint32_t n_published; /* blocks that stand in the tree, from the first on */
     /* The step in progress. */
     uint32_t n_planned; /* rows it is to have */
+    bool preempted;     /* since it last ran */
     int64_t submitted_us, first_us, last_us;
     bool cancelled, finished;
     sl_finish finish;

@@ -1,19 +1,12 @@
 /* One step: admit -> batch -> forward -> sample -> emit. */
 #include "engine/step.h"
 
+#include <math.h>
 #include <string.h>
 
-/* ---- the order ---- */
-
-/* Who is served first, who is pre-empted last: the order of arrival. */
-static bool comes_before(const sl_sequence *a, const sl_sequence *b)
+void sl_queue_insert(const sl_engine *e, sl_sequence **queue, sl_sequence *s)
 {
-    return a->id != b->id ? a->id < b->id : a->choice < b->choice;
-}
-
-void sl_queue_insert(sl_sequence **queue, sl_sequence *s)
-{
-    while (*queue && !comes_before(s, *queue))
+    while (*queue && !sl_tasks_outranks(&e->tasks, s, *queue))
         queue = &(*queue)->next;
     s->next = *queue;
     *queue = s;
@@ -27,7 +20,7 @@ static uint32_t count_choices(const sl_sequence *s)
     return n;
 }
 
-/* ---- admit: in order, as long as there is memory for all the tokens that are known ---- */
+/* ---- admit: in the scheduler's order, as long as there is memory for all the tokens that are known ---- */
 
 /* Blocks of each group that running sequences still need for the tokens they have, and one more for each. */
 static void sum_needs(sl_engine *e, uint64_t sum[SL_MAX_KV_GROUPS])
@@ -60,7 +53,8 @@ static bool has_room(sl_engine *e, sl_sequence *s, const uint64_t promised[SL_MA
 static void begin_running(sl_engine *e, sl_sequence *s)
 {
     e->n_running += count_choices(s);
-    sl_queue_insert(&e->running, s);
+    s->preempted = false;
+    sl_queue_insert(e, &e->running, s);
     uint32_t n_found = sl_kv_match(&e->kv, s);
     e->statistics.prefix_queries += s->n_tokens;
     e->statistics.prefix_hits += n_found;
@@ -68,15 +62,33 @@ static void begin_running(sl_engine *e, sl_sequence *s)
         s->n_cached += n_found;
 }
 
-static void admit(sl_engine *e)
+static void take_out(sl_sequence **queue, const sl_sequence *s)
 {
+    while (*queue != s)
+        queue = &(*queue)->next;
+    *queue = s->next;
+}
+
+static void admit(sl_engine *e, int64_t now_us)
+{
+    sl_tasks *t = &e->tasks;
     uint64_t promised[SL_MAX_KV_GROUPS];
-    for (sl_sequence *s; (s = e->waiting);) {
+    sl_tasks_gather(t, e->running, e->waiting, NULL, now_us);
+    if (!sl_schedule_opens_batch(&t->schedule, t->tasks, t->n, now_us))
+        return;
+    for (uint32_t i = 0; i < t->n; i++) {
+        sl_task *task = &t->tasks[t->order[i]];
+        sl_sequence *s = t->sequences[t->order[i]];
+        if (task->running)
+            continue;
         sum_needs(e, promised);
-        if (!has_room(e, s, promised))
+        if (!sl_schedule_may_start(&t->schedule, &t->cost, t->tasks, t->n, task) || !has_room(e, s, promised))
             break;
-        e->waiting = s->next;
+        take_out(&e->waiting, s);
         begin_running(e, s);
+        task->running = true;
+        task->n_done = s->n_done; /* what the prefix tree has of it is done */
+        task->n_left = s->n_tokens - s->n_done;
     }
 }
 
@@ -122,44 +134,22 @@ static bool needs_rows(sl_engine *e, sl_sequence *s)
     return true;
 }
 
-/* Divides the step's rows: one for every sequence that decodes, the rest of the chunk to prompts, in order. */
-static void share_rows(sl_engine *e)
-{
-    uint32_t left = e->options.chunk, n_wanted = 0;
-    e->n_seqs = 0;
-    for (sl_sequence *s = e->running; s; s = s->next) {
-        s->n_planned = 0;
-        if (!sl_sequence_prefills(s) && left > 0)
-            plan_rows(e, s, 1, &n_wanted);
-        left -= s->n_planned;
-    }
-    for (sl_sequence *s = e->running; s; s = s->next) {
-        if (!sl_sequence_prefills(s) || left == 0 || !needs_rows(e, s))
-            continue;
-        plan_rows(e, s, left, &n_wanted);
-        left -= s->n_planned;
-    }
-}
-
-/* Drops a running sequence to the prefix tree. It waits in its place of the order and computes again what is not there
- * any more. */
+/* Drops a running sequence to the prefix tree. It waits and computes again what is not there any more. */
 static void preempt(sl_engine *e, sl_sequence *s)
 {
-    sl_sequence **link = &e->running;
-    while (*link != s)
-        link = &(*link)->next;
-    *link = s->next;
+    take_out(&e->running, s);
     e->n_running -= count_choices(s);
     s->n_planned = 0;
+    s->preempted = true;
     if (s->n_done > 0) { /* else it has only waited so far */
         s->n_preemptions++;
         e->statistics.n_preemptions++;
     }
     sl_kv_release(&e->kv, s);
-    sl_queue_insert(&e->waiting, s);
+    sl_queue_insert(e, &e->waiting, s);
 }
 
-/* The last in order behind s; NULL when s is the last. */
+/* The one that all others outrank; NULL when that is s. */
 static sl_sequence *find_victim(sl_sequence *s)
 {
     sl_sequence *last = s->next;
@@ -168,15 +158,30 @@ static sl_sequence *find_victim(sl_sequence *s)
     return last;
 }
 
-/* Gets the blocks for the planned rows. Where there are none left, sequences later in order are pre-empted; when there
- * are no such either, the sequence has fewer rows. So the first in order always goes on, and in the end so does everyone:
- * whoever is pre-empted makes way for one that comes before it. */
+/* Gets the blocks for the planned rows. Where there are none left, those that s outranks are pre-empted; when there are no
+ * such either, the sequence has fewer rows. So the first by rank can always go on, and in the end so can everyone: whoever
+ * is pre-empted makes way for one that outranks it. */
 static void take_blocks(sl_engine *e, sl_sequence *s)
 {
     uint32_t end = s->n_done + s->n_planned, got = sl_kv_extend(&e->kv, s, end);
     for (sl_sequence *victim; got < end && (victim = find_victim(s)); got = sl_kv_extend(&e->kv, s, end))
         preempt(e, victim);
     s->n_planned = got - s->n_done;
+}
+
+/* The scheduler offers rows: as many are planned as there is use and memory for. */
+static uint32_t grant(void *user, uint32_t index, uint32_t n_rows)
+{
+    sl_engine *e = user;
+    sl_sequence *s = e->tasks.sequences[index];
+    if (s->preempted) /* in this step */
+        return 0;
+    if (sl_sequence_prefills(s) && !needs_rows(e, s))
+        return 0;
+    plan_rows(e, s, n_rows, &e->n_wanted);
+    if (s->n_planned > 0)
+        take_blocks(e, s);
+    return s->n_planned;
 }
 
 static void lay_rows(sl_engine *e)
@@ -204,12 +209,13 @@ static void lay_rows(sl_engine *e)
     e->n_seqs = n_members;
 }
 
-static void batch(sl_engine *e)
+static void batch(sl_engine *e, int64_t now_us)
 {
-    share_rows(e);
+    sl_tasks *t = &e->tasks;
+    e->n_seqs = e->n_wanted = 0;
     for (sl_sequence *s = e->running; s; s = s->next)
-        if (s->n_planned > 0)
-            take_blocks(e, s);
+        s->n_planned = 0;
+    sl_schedule_share(&t->schedule, &t->cost, t->tasks, t->n, t->order, now_us, grant, e);
     lay_rows(e);
 }
 
@@ -218,12 +224,33 @@ static void batch(sl_engine *e)
 static sl_status forward(sl_engine *e, sl_err *err)
 {
     sl_batch b = {.rows = e->rows, .n_rows = e->n_rows, .seqs = e->seqs, .n_seqs = e->n_seqs};
-    int64_t begin_us = sl_engine_now(e);
     SL_TRY(e->model.backend->run(e->context, &b, err));
     e->statistics.n_steps++;
     e->statistics.last_rows = e->n_rows;
-    e->statistics.last_measured_us = sl_engine_now(e) - begin_us;
     return SL_OK;
+}
+
+/* What the batch is to the cost model; charges the tenants for it. */
+static sl_step_work weigh(sl_engine *e)
+{
+    sl_step_work work = {0};
+    for (uint32_t i = 0; i < e->n_seqs; i++) {
+        const sl_sequence *s = e->members[i];
+        uint32_t n_wanted = 0;
+        for (uint32_t j = 0; j < s->n_planned; j++)
+            n_wanted += is_wanted(s, s->n_done + j);
+        sl_cost_add(&e->tasks.cost, &work, s->n_done, s->n_planned, n_wanted);
+        sl_tenants_charge(&e->tasks.tenants, s->tenant, s->n_planned);
+    }
+    return work;
+}
+
+static void learn(sl_engine *e, const sl_step_work *work, int64_t took_us)
+{
+    sl_cost *cost = &e->tasks.cost;
+    e->statistics.last_predicted_us = llround(sl_cost_predict_us(cost, work));
+    e->statistics.last_measured_us = took_us;
+    sl_cost_observe(cost, work, (double)took_us);
 }
 
 /* ---- sample ---- */
@@ -263,7 +290,7 @@ static void fork_siblings(sl_engine *e, sl_sequence *s, float *logits)
         sibling->n_cached = s->n_cached;
         sibling->n_scored = s->n_scored;
         sl_kv_fork(&e->kv, s, sibling);
-        sl_queue_insert(&e->running, sibling);
+        sl_queue_insert(e, &e->running, sibling);
         add_draw(e, sibling, logits);
     }
 }
@@ -431,7 +458,9 @@ static void retire(sl_engine *e, sl_sequence *s)
         finish(sibling, s->finish);
         e->statistics.n_finished[sibling->finish]++;
         emit_finished(sibling);
+        sl_tasks_leave(&e->tasks, sibling);
     }
+    sl_tasks_leave(&e->tasks, s);
     sl_sequence_close(s);
 }
 
@@ -490,13 +519,15 @@ static void drop_cancelled(sl_engine *e)
 
 sl_status sl_engine_step(sl_engine *e, int64_t now_us, bool *busy, sl_err *err)
 {
-    (void)now_us; /* nothing is scheduled by the time yet */
     drop_cancelled(e);
-    admit(e);
-    batch(e);
+    admit(e, now_us);
+    batch(e, now_us);
     if (e->n_rows > 0) {
+        sl_step_work work = weigh(e);
+        int64_t begin_us = sl_engine_now(e);
         SL_TRY(forward(e, err));
         sample(e);
+        learn(e, &work, sl_engine_now(e) - begin_us);
         emit(e);
     }
     *busy = e->running || e->waiting;

@@ -3,13 +3,15 @@
 #define SL_ENGINE_STEP_H
 
 #include "engine/kv.h"
+#include "engine/tasks.h"
 
 struct sl_engine {
     sl_engine_model model;
     sl_context *context;
     sl_engine_options options; /* defaults filled in */
     sl_kv kv;
-    sl_sequence *waiting, *running; /* each in order */
+    sl_tasks tasks;
+    sl_sequence *waiting, *running; /* each by rank: who keeps its blocks when there are not enough */
     uint32_t n_running;
     uint64_t last_id;
     sl_engine_statistics statistics;
@@ -20,11 +22,11 @@ struct sl_engine {
     sl_sample_row *draws;  /* what is sampled or scored: options.logit_rows + options.n_sequences */
     sl_sequence **drawers; /* sequence of each of draws */
     sl_sample_team *team;
-    uint32_t n_rows, n_seqs, n_draws;
+    uint32_t n_rows, n_seqs, n_draws, n_wanted;
 };
 
-/* Puts a sequence where it belongs in a queue: after all that come before it. */
-void sl_queue_insert(sl_sequence **queue, sl_sequence *sequence);
+/* Puts a sequence where it belongs in one of the engine's queues: after all that outrank it. */
+void sl_queue_insert(const sl_engine *engine, sl_sequence **queue, sl_sequence *sequence);
 
 /* Time by the engine's clock. */
 static inline int64_t sl_engine_now(const sl_engine *engine)

@@ -405,6 +405,49 @@ sl_status sl_pack_writer_finish(sl_pack_writer *w, bool keep, sl_pack_map *out, 
     return status;
 }
 
+/* ---- small texts ---- */
+
+size_t sl_pack_cache_read_text(const sl_pack_cache_options *options, const char *name, char *text, size_t capacity)
+{
+    int folder = -1;
+    struct stat st;
+    if (!options->enabled || open_folder(options, false, &folder, NULL) != SL_OK)
+        return 0;
+    int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    close(folder);
+    if (fd < 0)
+        return 0;
+    ssize_t n = -1;
+    if (!fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 0022) &&
+        (uint64_t)st.st_size <= capacity)
+        n = pread(fd, text, capacity, 0);
+    close(fd);
+    return n > 0 ? (size_t)n : 0;
+}
+
+bool sl_pack_cache_write_text(const sl_pack_cache_options *options, const char *name, const char *text, size_t n_bytes)
+{
+    static unsigned serial;
+    char temp_name[SL_PACK_NAME_BYTES + 48];
+    int folder = -1;
+    if (!options->enabled || open_folder(options, true, &folder, NULL) != SL_OK)
+        return false;
+    /* Named and locked like unfinished packs, so that the next writer removes what a killed process leaves. */
+    snprintf(temp_name, sizeof temp_name, "%.*s.%ld.%u%s", SL_PACK_NAME_BYTES, name, (long)getpid(),
+             __atomic_add_fetch(&serial, 1, __ATOMIC_RELAXED), temp_suffix);
+    int fd = openat(folder, temp_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    bool good = fd >= 0;
+    if (good) {
+        (void)flock(fd, LOCK_EX | LOCK_NB);
+        good = write_all(fd, 0, text, n_bytes) && renameat(folder, temp_name, folder, name) == 0;
+        if (!good)
+            unlinkat(folder, temp_name, 0);
+        close(fd);
+    }
+    close(folder);
+    return good;
+}
+
 static void remove_matching(void *user, int folder, const char *name, const struct stat *st)
 {
     const char *prefix = user;

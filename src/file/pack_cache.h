@@ -54,6 +54,12 @@ bool sl_pack_writer_write(sl_pack_writer *writer, uint64_t offset, const void *b
 SL_WARN_UNUSED sl_status sl_pack_writer_finish(sl_pack_writer *writer, bool keep, sl_pack_map *out, sl_err *err);
 void sl_pack_writer_abandon(sl_pack_writer *writer); /* NULL is allowed */
 
+/* Small texts beside the packed weights. Read: bytes of the file name that went into text (capacity of them at most), 0 when
+ * there is none that this user alone can write, or a longer one. Write: replaces it as a whole; false when that failed,
+ * which does no harm. Neither syncs: a reader checks what it gets. */
+size_t sl_pack_cache_read_text(const sl_pack_cache_options *options, const char *name, char *text, size_t capacity);
+bool sl_pack_cache_write_text(const sl_pack_cache_options *options, const char *name, const char *text, size_t n_bytes);
+
 /* Deletes the files of the cache whose names begin with prefix. Missing folders and files are no error. */
 void sl_pack_cache_remove(const sl_pack_cache_options *options, const char *prefix);
 

@@ -60,6 +60,60 @@ static void check_sequence(const sl_engine *e, const sl_sequence *s, bool runs)
                   s->n_done);
 }
 
+enum { SPARED_AFTER = 4, AGEING_TURN = 8 }; /* the scheduler's defaults */
+
+/* Who keeps its blocks: told here once more, so that a mistake in the scheduler does not hide itself. */
+static bool outranks(const sl_sequence *a, const sl_sequence *b)
+{
+    bool a_spared = a->n_preemptions >= SPARED_AFTER, b_spared = b->n_preemptions >= SPARED_AFTER;
+    if (a_spared != b_spared)
+        return a_spared;
+    if (!a_spared && a->request.priority != b->request.priority)
+        return a->request.priority > b->request.priority;
+    return a->id != b->id ? a->id < b->id : a->choice < b->choice;
+}
+
+/* The last step's order of tasks, and what it gave them. */
+static void check_order(const sl_engine *e)
+{
+    const sl_tasks *t = &e->tasks;
+    const sl_task *last = NULL;
+    bool decodes = false;
+    uint32_t n_rows = 0, n_streams = 0, n_running = 0, n_ageing = 0;
+    for (uint32_t i = 0; i < t->n; i++) {
+        const sl_task *task = &t->tasks[t->order[i]];
+        n_rows += task->n_rows;
+        n_running += task->running;
+        if (task->running && task->n_generated > 0 && task->n_left == 1) {
+            decodes |= task->n_rows > 0;
+            n_streams += task->n_rows;
+            continue;
+        }
+        if (task->n_rows > 0 && !task->running)
+            violation("request %llu waits and has rows", (unsigned long long)task->id);
+        if (task->ageing && (last || n_ageing++ > 0))
+            violation("request %llu has the ageing turn and is not first", (unsigned long long)task->id);
+        if (last && !last->ageing && last->priority < task->priority)
+            violation("request %llu goes before %llu of higher priority", (unsigned long long)last->id,
+                      (unsigned long long)task->id);
+        if (last && !last->ageing && last->priority == task->priority && !last->feasible && task->feasible)
+            violation("request %llu goes before %llu, which can be in time", (unsigned long long)last->id,
+                      (unsigned long long)task->id);
+        last = task;
+    }
+    /* A step beside streams is within the crowd's factor by the cost model, but for the block that a prompt gets now and
+     * then; a third more, since the model has learned from the step meanwhile. ITL targets allow more, where they are given. */
+    bool targets = false;
+    sl_step_work streams = {.n_rows = n_running, .n_wanted = n_running};
+    for (uint32_t i = 0; i < t->n; i++)
+        targets |= t->tasks[i].itl_target_us > 0;
+    if (decodes && !targets && e->statistics.n_steps > 200 && n_rows > n_streams + SL_KV_BLOCK &&
+        (double)e->statistics.last_predicted_us > 4 * sl_cost_predict_us(&t->cost, &streams))
+        violation("a step of %u rows beside %u streams", n_rows, n_streams);
+    if (t->schedule.dry > AGEING_TURN + 1)
+        violation("no prompt was offered rows for %u steps", t->schedule.dry);
+}
+
 static void check_queues(const sl_engine *e)
 {
     uint32_t n = 0;
@@ -68,11 +122,8 @@ static void check_queues(const sl_engine *e)
         check_sequence(e, s, true);
         for (const sl_sequence *t = s->siblings; t; t = t->next, n++)
             check_sequence(e, t, false);
-        if (s->next && (s->id > s->next->id || (s->id == s->next->id && s->choice >= s->next->choice)))
+        if (s->next && !outranks(s, s->next))
             violation("request %llu runs out of order", (unsigned long long)s->id);
-        if (e->waiting && s->id > e->waiting->id)
-            violation("request %llu runs although %llu waits", (unsigned long long)s->id,
-                      (unsigned long long)e->waiting->id);
     }
     if (n != e->n_running || n > e->options.n_sequences)
         violation("%u sequences run, %u are counted, %u allowed", n, e->n_running, e->options.n_sequences);
@@ -172,6 +223,7 @@ void check_engine(const sl_engine *e)
 {
     check_queues(e);
     check_statistics(e);
+    check_order(e);
     for (int g = 0; g < e->model.plan->n_groups; g++)
         check_blocks(e, g);
     /* The whole tree takes long: now and then. */

@@ -9,7 +9,7 @@ extern uint64_t violation_seed;
 void violation(const char *format, ...) SL_PRINTF(1, 2) __attribute__((noreturn));
 
 /* Blocks are conserved (free, cached or held, by exact counts), no sequence holds more than it needs, the tree is whole,
- * and the first in order had rows in the last step. */
+ * and the last step went by the scheduler's rules. */
 void check_engine(const sl_engine *engine);
 
 /* Additionally: nothing runs or waits, and no block is held but by the tree. */

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ENGINE = ROOT / "src" / "engine"
 
 # Programs that may notice, in this order, with their arguments.
-PROGRAMS = [("tests/sim/test_memory", []), ("tests/sim/simulate", ["1", "400"])]
+PROGRAMS = [("tests/sim/test_memory", []), ("tests/unit/test_schedule", []), ("tests/unit/test_schedule_trace", []),
+            ("tests/sim/simulate", ["1", "400"])]
 
 # Name -> (what is wrong then, [(file, text, replacement), ...]).
 MUTATIONS = {
@@ -66,8 +67,8 @@ MUTATIONS = {
     "preempt-next": ("the next in order is pre-empted instead of the last", [
         ("step.c", "while (last && last->next)\n        last = last->next;", "")]),
     "preempt-keeps": ("whoever is pre-empted keeps its blocks", [
-        ("step.c", "    sl_kv_release(&e->kv, s);\n    sl_queue_insert(&e->waiting, s);",
-         "    sl_queue_insert(&e->waiting, s);")]),
+        ("step.c", "    sl_kv_release(&e->kv, s);\n    sl_queue_insert(e, &e->waiting, s);",
+         "    sl_queue_insert(e, &e->waiting, s);")]),
     "preempt-first": ("the first in order makes way as well", [
         ("step.c", "sl_sequence *last = s->next;", "sl_sequence *last = s;")]),
     "take-ahead": ("a block is taken before a row needs it", [
@@ -86,6 +87,38 @@ MUTATIONS = {
         ("sequence.c", "choice == 0 ? seed :", "choice <= 8 ? seed :")]),
     "lose-sibling": ("choices that never began are not told of the end", [
         ("step.c", "sibling; sibling = sibling->next) {\n        sibling->error", "false;) {\n        sibling->error")]),
+    # The scheduler.
+    "no-ageing": ("nobody is ever overdue", [
+        ("schedule.c", "schedule->turn >= schedule->options.ageing_turn)", "false)")]),
+    "ageing-always": ("who is overdue goes first in every step", [
+        ("schedule.c", "if (oldest && schedule->turn >= schedule->options.ageing_turn)", "if (oldest)")]),
+    "no-priority": ("the order ignores priorities", [
+        ("schedule.c", "if (a->priority != b->priority)\n        return a->priority > b->priority;\n    if (a->feasible",
+         "if (a->feasible")]),
+    "no-priority-memory": ("who keeps its blocks does not follow from priority", [
+        ("schedule.c", "if (!a_spared && a->priority != b->priority)\n        return a->priority > b->priority;\n", "")]),
+    "never-spared": ("a sequence may be pre-empted without end", [
+        ("schedule.c", "if (a_spared != b_spared)\n        return a_spared;\n", "")]),
+    "no-budget": ("prompts take all rows, whatever the streams wait", [
+        ("schedule.c", "if (limit_us == INFINITY)", "if (true)")]),
+    "late-first": ("deadlines that cannot be met go first", [
+        ("schedule.c", "if (a->feasible != b->feasible)\n        return a->feasible;",
+         "if (a->feasible != b->feasible)\n        return b->feasible;")]),
+    "deadline-last": ("of deadlines that can be met the latest goes first", [
+        ("schedule.c", "return a->deadline_us < b->deadline_us;\n    if (!a->feasible",
+         "return a->deadline_us > b->deadline_us;\n    if (!a->feasible")]),
+    "give-up-nothing": ("all deadlines count as met in time", [
+        ("schedule.c", "while (n_heap > 0 && above_us + busy_us", "while (false && above_us + busy_us")]),
+    "no-shares": ("tenants are not charged", [
+        ("tenants.c", "virtual_time += n_rows / t->tenants[index].weight", "virtual_time += 0 * n_rows")]),
+    "weight-inverse": ("a larger weight means a smaller share", [
+        ("tenants.c", "+= n_rows / t->tenants[index].weight", "+= n_rows * t->tenants[index].weight")]),
+    "claim-saved": ("a tenant that was away may claim what it missed", [
+        ("tenants.c", "tenant->virtual_time = fmax(tenant->virtual_time, t->virtual_time);", "")]),
+    "no-dry-block": ("prompts get nothing as long as targets leave nothing", [
+        ("schedule.c", "if (rows == 0 && dry && n_prompt_rows == 0)", "if (false && dry)")]),
+    "static-joins": ("a static batch is joined while it runs", [
+        ("schedule.c", "if (tasks[i].running)\n            return false;\n        waited_us", "waited_us")]),
 }
 
 

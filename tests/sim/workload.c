@@ -37,7 +37,9 @@ struct workload {
     uint32_t n_clients, n_submitted, n_over, n_refused;
     uint32_t bases[N_BASES][MAX_CONTEXT];
     uint32_t context, most_answer, burst;
+    uint32_t kinds; /* of promises */
     uint64_t n_steps, n_tokens;
+    uint32_t n_idle;                /* steps without rows, in a row */
     uint32_t pinned_base, n_pinned; /* tokens of a base that are pinned for tenant 0 */
 };
 
@@ -80,7 +82,10 @@ static void open_engine(workload *w)
                                  .chunk = 1 + draw(w, draw(w, 2) ? 24 : 120),
                                  .shuffle_seed = draw(w, 1000),
                                  .no_prefix_cache = draw(w, 8) == 0,
-                                 .clock = fake_clock};
+                                 .clock = fake_clock,
+                                 .batching = draw(w, 4) ? SL_BATCHING_CONTINUOUS : draw(w, 3),
+                                 .max_wait_us = draw(w, 5000),
+                                 .ageing_us = draw(w, 2) ? 0 : 1 + draw(w, 100000)};
     options.logit_rows = options.n_sequences + draw(w, 4);
     /* From what hardly holds one sequence to plenty. */
     uint64_t one = 0, n_sequences = draw(w, 3) ? draw(w, 4) : options.n_sequences;
@@ -104,6 +109,7 @@ workload *workload_open(uint64_t seed, uint32_t n_requests)
     w->context = 48 + draw(w, MAX_CONTEXT - 48 + 1);
     w->most_answer = draw(w, 3) ? 24 : 110;
     w->burst = 1 + draw(w, 16);
+    w->kinds = draw(w, 2) ? draw(w, 16) : 0;
     for (int b = 0; b < N_BASES; b++)
         for (uint32_t i = 0; i < MAX_CONTEXT; i++)
             w->bases[b][i] = draw(w, FAKE_VOCAB);
@@ -262,6 +268,19 @@ static void check_refusal(workload *w, client *c)
     w->n_over++;
 }
 
+/* Some worlds know priorities, targets and weights. */
+static void make_promises(workload *w, sl_request *r)
+{
+    if (w->kinds & 1)
+        r->priority = (int32_t)draw(w, 3) - 1;
+    if (w->kinds & 2 && draw(w, 2))
+        r->ttft_target_us = 1 + draw(w, 200000);
+    if (w->kinds & 4 && draw(w, 2))
+        r->itl_target_us = 1 + draw(w, 5000);
+    if (w->kinds & 8)
+        r->tenant_weight = 0.5 + draw(w, 4);
+}
+
 static void submit(workload *w)
 {
     client *c = &w->clients[w->n_submitted];
@@ -290,6 +309,7 @@ static void submit(workload *w)
         c->next_scored = r.score_from = draw(w, c->n_prompt);
         r.on_logits = on_logits;
     }
+    make_promises(w, &r);
     r.sampling.temperature = draw(w, 3) ? 0.0f : 1.0f;
     r.sampling.seed = draw(w, 100);
     open_oracle(c, &r.sampling);
@@ -331,13 +351,19 @@ static void change_pin(workload *w)
         require(status, &err);
 }
 
-/* The one that nobody may overtake: had it work, it must have had rows. */
-static void check_progress(const sl_engine *e, const sl_sequence *first, uint64_t first_id, uint32_t first_choice,
-                           uint32_t done_before)
+/* A step that does nothing: only while a batch is being collected, at most for max_wait_us, or right after everybody in
+ * it has lost its turn; never twice in a row otherwise. */
+static void check_progress(workload *w, bool busy)
 {
-    for (const sl_sequence *s = e->running; s; s = s->next)
-        if (s == first && s->id == first_id && s->choice == first_choice && s->n_done <= done_before)
-            violation("request %llu is the first in order and stands still", (unsigned long long)first_id);
+    const sl_engine_options *o = &w->engine->options;
+    bool collects = o->batching == SL_BATCHING_DYNAMIC && !w->engine->running;
+    if (!busy || w->engine->n_rows > 0) {
+        w->n_idle = 0;
+        return;
+    }
+    fake_now_us += 100;
+    if (++w->n_idle > (collects ? o->max_wait_us / 100 + 2 : 1))
+        violation("nothing was done in %u steps", w->n_idle);
 }
 
 bool workload_step(workload *w)
@@ -350,16 +376,13 @@ bool workload_step(workload *w)
     cancel_some(w);
     if (draw(w, 16) == 0)
         change_pin(w);
-    const sl_sequence *first = w->engine->running;
-    uint64_t id = first ? first->id : 0;
-    uint32_t choice_index = first ? first->choice : 0, done = first ? first->n_done : 0;
     bool busy;
     sl_err err;
     require(sl_engine_step(w->engine, fake_now_us, &busy, &err), &err);
     const fake_counts *counts = fake_backend_counts(w->engine->context);
     if (counts->n_wrong > 0)
         violation("%u wrong reads, the first: %s", counts->n_wrong, counts->first_wrong);
-    check_progress(w->engine, first, id, choice_index, done);
+    check_progress(w, busy);
     if (busy != (w->n_over < w->n_submitted))
         violation("the engine is %s, %u of %u requests are over", busy ? "busy" : "idle", w->n_over, w->n_submitted);
     if (++w->n_steps > (uint64_t)w->n_clients * 4 * MAX_CONTEXT)

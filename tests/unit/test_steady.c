@@ -83,7 +83,7 @@ static void test_decode_allocates_nothing(void **state)
                 prompt[t] = (t * 7 + i * 31 + (uint32_t)round * 13) % 200;
             sl_request r = {.prompt = prompt,
                             .n_prompt = 20 + 9 * i,
-                            .max_tokens = 60,
+                            .max_tokens = 70,
                             .n_choices = 1 + (i == 0),
                             .sampling = sl_sample_params_default(),
                             .on_event = count_tokens,
@@ -93,8 +93,14 @@ static void test_decode_allocates_nothing(void **state)
             r.sampling.n_logprobs = i == 4 ? 5 : 0;
             run_require(sl_engine_submit(run.engine, &r, NULL, &err), &err);
         }
-        for (int i = 0; i < 3; i++) /* prompts, the fork, the copied block */
+        sl_engine_statistics s = {0};
+        for (int i = 0, n_after = 0; n_after < 3;
+             i++) { /* prompts as the scheduler gives them rows, the copied block */
             run_require(sl_engine_step(run.engine, sl_clock_us(), &busy, &err), &err);
+            sl_engine_stats(run.engine, &s);
+            n_after += s.prompt_tokens == 190 * (uint64_t)(round + 1);
+            assert_true(i < 18);
+        }
         uint32_t before = atomic_load(&n_allocations), tokens_before = n_tokens;
         assert_true(before > 100); /* they are counted */
         for (int i = 0; i < 50; i++)

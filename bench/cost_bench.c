@@ -1,0 +1,184 @@
+/* How well the engine's cost model predicts: steps the real engine over a mixed trace, predicts each step before it is
+ * learned from, and sets the errors beside the spread of identical steps repeated at the same time.
+ *
+ * usage: cost_bench MODEL.gguf [-t THREADS] [-n STEPS] [-c] [-d]
+ *
+ * -c takes the calling thread's CPU time instead of the wall clock (for one thread on a busy machine); -d prints each
+ * step. Prompts of 1 to 1,200 tokens (log-uniform) and answers of 1 to 160, Poisson arrivals in steps, at most 24 at
+ * once, prefill in chunks that change from step to step. After every fourth step its batch runs twice more: the same
+ * keys and values are written again, so nothing changes, and the difference of the two is what no model can know. */
+#include "app/bundle.h"
+#include "base/clock.h"
+#include "engine/cost.h"
+#include "engine/step.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { N_SEQS = 24, LEAST_CHUNK = 32, MOST_CHUNK = 512, MOST_PROMPT = 1200, MOST_ANSWER = 160, WARM_STEPS = 64 };
+
+static bool by_cpu;
+
+static double now_us(void)
+{
+    struct timespec ts;
+    clock_gettime(by_cpu ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
+}
+
+static uint64_t random_state = 1;
+static double uniform(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX generator */
+    return ((double)(random_state >> 11) + 0.5) / 9007199254740992.0;
+}
+
+static uint32_t log_uniform(double most)
+{
+    return (uint32_t)exp(uniform() * log(most));
+}
+
+static void fail(const sl_err *err)
+{
+    fprintf(stderr, "cost_bench: %s\n", err->message);
+    exit(1);
+}
+
+/* Those that ended in this step: their block tables are gone, so the batch can't run again. */
+static int n_ended;
+static void on_event(void *user, const sl_event *event)
+{
+    n_ended += event->kind == SL_EVENT_FINISHED;
+}
+
+static void submit(sl_engine *engine, uint32_t n_vocab)
+{
+    uint32_t prompt[MOST_PROMPT];
+    sl_err err;
+    uint32_t n = log_uniform(MOST_PROMPT);
+    for (uint32_t i = 0; i < n; i++)
+        prompt[i] = (uint32_t)(uniform() * n_vocab);
+    sl_request request = {.prompt = prompt,
+                          .n_prompt = n,
+                          .max_tokens = log_uniform(MOST_ANSWER),
+                          .sampling = sl_sample_params_default(),
+                          .on_event = on_event};
+    if (sl_engine_submit(engine, &request, NULL, &err) != SL_OK)
+        fail(&err);
+}
+
+/* The batch that the engine has just run. */
+static sl_step_work work_of(const sl_engine *e, const sl_cost *cost)
+{
+    sl_step_work work = {0};
+    for (uint32_t r = 0, n; r < e->n_rows; r += n) {
+        uint32_t n_wanted = 0;
+        for (n = 0; r + n < e->n_rows && e->rows[r + n].seq == e->rows[r].seq; n++)
+            n_wanted += e->rows[r + n].wanted;
+        sl_cost_add(cost, &work, e->rows[r].position, n, n_wanted);
+    }
+    return work;
+}
+
+static double repeat(sl_engine *e)
+{
+    sl_batch batch = {.rows = e->rows, .n_rows = e->n_rows, .seqs = e->seqs, .n_seqs = e->n_seqs};
+    sl_err err;
+    double begin = now_us();
+    if (e->model.backend->run(e->context, &batch, &err) != SL_OK)
+        fail(&err);
+    return now_us() - begin;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void report(const char *what, double *errors, size_t n)
+{
+    qsort(errors, n, sizeof *errors, by_value);
+    printf("%-34s n %5zu  median %5.1f %%  p90 %5.1f %%  p95 %5.1f %%  p99 %5.1f %%\n", what, n, 100 * errors[n / 2],
+           100 * errors[n * 9 / 10], 100 * errors[n * 95 / 100], 100 * errors[n * 99 / 100]);
+}
+
+static void run(sl_engine *engine, sl_cost *cost, uint32_t n_vocab, int n_steps, bool details)
+{
+    double *errors = calloc((size_t)n_steps, sizeof *errors), *spread = calloc((size_t)n_steps, sizeof *spread);
+    double *first = calloc(WARM_STEPS, sizeof *first);
+    size_t n_errors = 0, n_spread = 0, n_first = 0;
+    for (int i = 0; i < n_steps; i++) {
+        bool busy;
+        sl_err err;
+        for (double more = i == 0 ? 0 : uniform(); more < 0.12; more = uniform())
+            submit(engine, n_vocab);
+        engine->tasks.schedule.options.max_rows = N_SEQS + LEAST_CHUNK + log_uniform(MOST_CHUNK - N_SEQS - LEAST_CHUNK);
+        n_ended = 0;
+        double begin = now_us();
+        if (sl_engine_step(engine, sl_clock_us(), &busy, &err) != SL_OK)
+            fail(&err);
+        double took = now_us() - begin;
+        if (engine->n_rows == 0)
+            continue;
+        sl_step_work work = work_of(engine, cost);
+        double predicted = sl_cost_predict_us(cost, &work), error = fabs(predicted / took - 1);
+        if (details)
+            printf("step %u %u %.1f %.1f %.1f %.1f\n", work.n_rows, work.n_wanted, work.row_positions,
+                   work.tile_positions, took, predicted);
+        *(i < WARM_STEPS ? &first[n_first++] : &errors[n_errors++]) = error;
+        sl_cost_observe(cost, &work, took);
+        if (i % 4 == 0 && n_ended == 0) {
+            double one = repeat(engine), other = repeat(engine);
+            spread[n_spread++] = fabs(one / other - 1);
+        }
+    }
+    report("first steps, from the prior", first, n_first);
+    report("predicted against measured", errors, n_errors);
+    report("one identical step against another", spread, n_spread);
+    free(errors);
+    free(spread);
+    free(first);
+}
+
+int main(int argc, char **argv)
+{
+    int n_threads = 0, n_steps = 2000;
+    bool details = false;
+    for (int i = 2; i < argc; i++) {
+        if (!strcmp(argv[i], "-t") && i + 1 < argc)
+            n_threads = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "-n") && i + 1 < argc)
+            n_steps = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "-c"))
+            by_cpu = true;
+        else if (!strcmp(argv[i], "-d"))
+            details = true;
+    }
+    if (argc < 2 || n_steps <= WARM_STEPS) {
+        fprintf(stderr, "usage: cost_bench MODEL.gguf [-t THREADS] [-n STEPS] [-c] [-d]\n");
+        return 2;
+    }
+    sl_err err;
+    sl_bundle *bundle;
+    sl_engine *engine;
+    sl_cost cost;
+    sl_bundle_options options = sl_bundle_options_default();
+    options.n_threads = n_threads;
+    if (sl_bundle_open(argv[1], &options, &bundle, &err) != SL_OK)
+        fail(&err);
+    const sl_model *model = sl_bundle_model(bundle);
+    sl_engine_options engine_options = {
+        .n_sequences = N_SEQS, .context = MOST_PROMPT + MOST_ANSWER + 1, .chunk = MOST_CHUNK, .no_prefix_cache = true};
+    sl_engine_model engine_model = sl_engine_model_of(model);
+    if (sl_engine_open(&engine_model, &engine_options, sl_bundle_threads(bundle), &engine, &err) != SL_OK)
+        fail(&err);
+    sl_cost_init(&cost, sl_model_plan(model), sl_threads_count(sl_bundle_threads(bundle)));
+    run(engine, &cost, sl_model_get_info(model)->n_vocab, n_steps, details);
+    sl_engine_close(engine);
+    sl_bundle_close(bundle);
+    return 0;
+}

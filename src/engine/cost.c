@@ -1,0 +1,368 @@
+#include "engine/cost.h"
+
+#include "kernel/type.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- terms ---- */
+
+/* Ends of the pieces; the last has none. Powers of two: SL_MATMUL_MANY_ROWS and the tiles of the kernels are among them. */
+static const double row_knots[SL_COST_ROW_TERMS - 1] = {1, 4, 8, 16, 32, 64, 128, 256, 512};
+static const double wanted_knots[SL_COST_WANTED_TERMS - 1] = {1, 4, 8, 16, 32};
+enum { WANTED = SL_COST_ROW_TERMS, ROW_POSITIONS = WANTED + SL_COST_WANTED_TERMS, TILE_POSITIONS };
+
+static void split_at(double n, const double *knots, int n_knots, double *out)
+{
+    double begin = 0;
+    for (int i = 0; i < n_knots; i++) {
+        out[i] = fmax(0, fmin(n, knots[i]) - begin);
+        begin = knots[i];
+    }
+    out[n_knots] = fmax(0, n - begin);
+}
+
+/* a[i]: time of each term by the prior. */
+static void prior_times(const sl_cost *cost, const sl_step_work *work, double a[SL_COST_TERMS])
+{
+    split_at(work->n_rows, row_knots, SL_COST_ROW_TERMS - 1, a);
+    split_at(work->n_wanted, wanted_knots, SL_COST_WANTED_TERMS - 1, a + WANTED);
+    a[ROW_POSITIONS] = work->row_positions;
+    a[TILE_POSITIONS] = work->tile_positions;
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        a[i] *= cost->prior_us[i];
+}
+
+/* Positions that rows [position, position + n) attend behind a window, summed over the rows. */
+static double attended(double position, double n, double window)
+{
+    if (window == 0)
+        return n * position + n * (n + 1) / 2;
+    double growing = fmax(0, fmin(n, window - position)); /* rows that see less than the window */
+    return growing * position + growing * (growing + 1) / 2 + (n - growing) * window;
+}
+
+void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t n_wanted)
+{
+    work->n_rows += n_rows;
+    work->n_wanted += n_wanted;
+    for (uint32_t g = 0; g < cost->n_groups; g++) {
+        double window = cost->window[g], tiles = 0;
+        work->row_positions += cost->share[g] * attended(position, n_rows, window);
+        for (uint32_t r = 0; r < n_rows; r += SL_ATTENTION_ROWS) {
+            uint32_t n = SL_MIN(n_rows - r, (uint32_t)SL_ATTENTION_ROWS);
+            double end = (double)position + r + n;
+            tiles += window > 0 ? fmin(end, window + n - 1) : end;
+        }
+        work->tile_positions += cost->share[g] * tiles;
+    }
+}
+
+/* ---- the prior ---- */
+
+/* Rough figures of one worker; bandwidth is shared by all. What is wrong about them the first steps put right. */
+static double level_gops(sl_level level)
+{
+    static const double gops[SL_LEVEL_COUNT] = {
+        [SL_LEVEL_EXACT] = 2,     [SL_LEVEL_REF] = 2,      [SL_LEVEL_AVX2] = 60,
+        [SL_LEVEL_AVXVNNI] = 120, [SL_LEVEL_AVX512] = 100, [SL_LEVEL_AVX512VNNI] = 300};
+    return gops[level];
+}
+static const double prior_gbps = 12, step_us = 2, sample_us = 20;
+
+typedef struct {
+    double row_ops, row_bytes, wanted_ops, wanted_bytes, position_ops, position_bytes;
+} plan_work;
+
+static plan_work weigh(const sl_plan *plan)
+{
+    plan_work w = {0};
+    const sl_graph *graph = &plan->graph;
+    for (int i = 0; i < graph->n_nodes; i++) {
+        const sl_node *node = &graph->nodes[i];
+        if (node->op == SL_OP_ATTENTION)
+            w.position_ops += 4.0 * node->n_heads * node->head_dim;
+        if (node->op != SL_OP_MATMUL)
+            continue;
+        const sl_graph_weight *weight = &graph->weights[node->weight];
+        double elems = (double)weight->n_rows * (double)weight->n_cols;
+        const sl_type_info *type = sl_type_get((uint32_t)weight->type);
+        double bytes = elems * type->block_bytes / type->block_elems;
+        bool wanted = graph->values[node->output].domain == SL_DOMAIN_WANTED;
+        *(wanted ? &w.wanted_ops : &w.row_ops) += 2 * elems;
+        *(wanted ? &w.wanted_bytes : &w.row_bytes) += bytes;
+    }
+    for (int g = 0; g < plan->n_groups; g++)
+        w.position_bytes += (double)plan->groups[g].block_bytes / SL_KV_BLOCK;
+    return w;
+}
+
+static void fill_pieces(double *prior, int n, double bytes, double ops, double overhead_us, double gops)
+{
+    double compute = ops / gops / 1e3;
+    prior[0] = overhead_us + fmax(bytes / prior_gbps / 1e3, compute);
+    for (int i = 1; i < n; i++)
+        prior[i] = compute + 1; /* work besides the matmuls */
+}
+
+/* FNV-1a (Fowler, Noll, Vo): a name for a description, no protection. */
+static uint64_t fnv(uint64_t hash, const void *bytes, size_t n)
+{
+    const unsigned char *b = bytes;
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ b[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+static const uint64_t fnv_start = UINT64_C(0xcbf29ce484222325);
+
+/* Adds the processor's name, where the system tells one. */
+static uint64_t hash_machine(uint64_t hash)
+{
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    char line[256];
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, "model name", 10) == 0 || strncmp(line, "CPU part", 8) == 0) {
+            hash = fnv(hash, line, strlen(line));
+            break;
+        }
+    if (file)
+        fclose(file);
+    long n_cpus = sysconf(_SC_NPROCESSORS_CONF);
+    return fnv(hash, &n_cpus, sizeof n_cpus);
+}
+
+/* Two models of the same shapes and types cost the same, so the plan says all about the model. */
+static uint64_t hash_plan(uint64_t hash, const sl_plan *plan, int n_threads)
+{
+    const char *level = sl_level_name(plan->level);
+    int numbers[] = {n_threads, SL_KERNEL_REVISION, (int)plan->kv_type, plan->n_steps, SL_COST_TERMS};
+    hash = fnv(hash, level, strlen(level));
+    hash = fnv(hash, numbers, sizeof numbers);
+    for (int i = 0; i < plan->graph.n_weights; i++) {
+        const sl_graph_weight *w = &plan->graph.weights[i];
+        uint64_t shape[] = {(uint64_t)w->type, w->n_rows, w->n_cols};
+        hash = fnv(hash, shape, sizeof shape);
+    }
+    for (int g = 0; g < plan->n_groups; g++) {
+        uint64_t group[] = {plan->groups[g].window, plan->groups[g].n_layers, plan->groups[g].block_bytes};
+        hash = fnv(hash, group, sizeof group);
+    }
+    return hash;
+}
+
+/* Standard deviations of a multiplier: common to all terms; of each piece, neighbours being alike; what each step adds,
+ * for each, and common to all in shares of the usual error: a machine whose speed swings is also the one that is noisy. */
+static const double common_sd = 1.0, own_sd = 0.5, own_step_sd = 0.008, common_step_share = 0.8;
+static const double reload_sd = 0.3; /* common again, after a load: the machine may be busier than it was */
+static const double first_spread = 0.05, least_spread = 0.005, most_spread = 0.25;
+static const double least_m = 0.01, most_m = 1000;
+
+static int family(int term)
+{
+    return term < WANTED ? 0 : term < ROW_POSITIONS ? 1 : term;
+}
+
+static void reset_covariance(sl_cost *cost)
+{
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        for (int j = 0; j < SL_COST_TERMS; j++) {
+            double alike = family(i) == family(j) ? exp(-fabs((double)(i - j)) / 2) : 0;
+            cost->p[i][j] = common_sd * common_sd + own_sd * own_sd * alike;
+        }
+}
+
+void sl_cost_init(sl_cost *cost, const sl_plan *plan, int n_threads)
+{
+    *cost = (sl_cost){.spread = first_spread, .n_groups = (uint32_t)plan->n_groups};
+    plan_work w = weigh(plan);
+    double gops = level_gops(plan->level) * n_threads;
+    fill_pieces(cost->prior_us, SL_COST_ROW_TERMS, w.row_bytes, w.row_ops, step_us * plan->n_steps, gops);
+    fill_pieces(cost->prior_us + WANTED, SL_COST_WANTED_TERMS, w.wanted_bytes, w.wanted_ops, sample_us, gops);
+    for (int i = 1; i < SL_COST_WANTED_TERMS; i++)
+        cost->prior_us[WANTED + i] += sample_us;
+    cost->prior_us[ROW_POSITIONS] = w.position_ops / (gops / 8) / 1e3 + 1e-4; /* attention is float32 */
+    cost->prior_us[TILE_POSITIONS] = w.position_bytes / prior_gbps / 1e3 + 1e-4;
+    for (int g = 0; g < plan->n_groups; g++) {
+        cost->window[g] = plan->groups[g].window;
+        cost->share[g] = (double)plan->groups[g].block_bytes / SL_KV_BLOCK / w.position_bytes;
+    }
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        cost->m[i] = 1;
+    reset_covariance(cost);
+    cost->key = hash_plan(hash_machine(fnv_start), plan, n_threads);
+}
+
+/* ---- predicting and learning ---- */
+
+double sl_cost_predict_us(const sl_cost *cost, const sl_step_work *work)
+{
+    double a[SL_COST_TERMS], sum = 0;
+    if (work->n_rows == 0)
+        return 0;
+    prior_times(cost, work, a);
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        sum += a[i] * cost->m[i];
+    return sum;
+}
+
+/* P grows by what may have changed since the last step. */
+static void drift(sl_cost *cost)
+{
+    double common = common_step_share * cost->spread;
+    for (int i = 0; i < SL_COST_TERMS; i++) {
+        for (int j = 0; j < SL_COST_TERMS; j++)
+            cost->p[i][j] += common * common * cost->m[i] * cost->m[j];
+        cost->p[i][i] += own_step_sd * own_step_sd * cost->m[i] * cost->m[i];
+    }
+}
+
+/* Follows the median of |error|: up and down by the same factor. */
+static void follow_spread(sl_cost *cost, double error)
+{
+    cost->spread *= fabs(error) > cost->spread ? 1.03 : 1 / 1.03;
+    cost->spread = fmin(fmax(cost->spread, least_spread), most_spread);
+}
+
+/* The first step says how far off the prior is as a whole. */
+static void rescale(sl_cost *cost, double ratio)
+{
+    ratio = fmin(fmax(ratio, least_m), most_m);
+    for (int i = 0; i < SL_COST_TERMS; i++) {
+        cost->m[i] *= ratio;
+        for (int j = 0; j < SL_COST_TERMS; j++)
+            cost->p[i][j] *= ratio * ratio;
+    }
+}
+
+void sl_cost_observe(sl_cost *cost, const sl_step_work *work, double measured_us)
+{
+    double h[SL_COST_TERMS], ph[SL_COST_TERMS], predicted = sl_cost_predict_us(cost, work);
+    if (!(predicted > 0) || !(measured_us > 0) || !isfinite(measured_us))
+        return;
+    if (cost->n_observed == 0) {
+        rescale(cost, measured_us / predicted);
+        predicted = sl_cost_predict_us(cost, work);
+    }
+    drift(cost);
+    prior_times(cost, work, h);
+    double model_variance = 0;
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        h[i] /= predicted;
+    for (int i = 0; i < SL_COST_TERMS; i++) {
+        ph[i] = 0;
+        for (int j = 0; j < SL_COST_TERMS; j++)
+            ph[i] += cost->p[i][j] * h[j];
+        model_variance += h[i] * ph[i];
+    }
+    /* In logarithms, so that ten times too long weighs no more than ten times too short; 1.4826 medians of the absolute
+     * error are a standard deviation of normal noise. */
+    double error = log(measured_us / predicted), noise = 1.4826 * cost->spread;
+    double most = 2 * sqrt(model_variance + noise * noise), clipped = fmin(fmax(error, -most), most);
+    double weight = fabs(error) > most ? most / fabs(error) : 1;
+    double variance = model_variance + noise * noise / weight;
+    for (int i = 0; i < SL_COST_TERMS; i++) {
+        cost->m[i] = fmin(fmax(cost->m[i] + ph[i] / variance * expm1(clipped), least_m), most_m);
+        for (int j = 0; j < SL_COST_TERMS; j++)
+            cost->p[i][j] -= ph[i] * ph[j] / variance;
+    }
+    if (cost->n_observed++ >= SL_COST_TERMS) /* before, the errors are the prior's, not the machine's */
+        follow_spread(cost, error);
+}
+
+/* ---- questions of the scheduler ---- */
+
+uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_left,
+                             uint32_t most, double limit_us)
+{
+    uint32_t low = 0, high = SL_MIN(n_left, most);
+    while (low < high) {
+        uint32_t n = low + (high - low + 1) / 2;
+        sl_step_work with = *work;
+        sl_cost_add(cost, &with, position, n, n == n_left);
+        if (sl_cost_predict_us(cost, &with) <= limit_us)
+            low = n;
+        else
+            high = n - 1;
+    }
+    return low;
+}
+
+double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_rows, uint32_t chunk)
+{
+    /* Whole chunks are summed in one go: all terms but attention are the same, and that is linear in the sums. */
+    uint32_t n_whole = n_rows / chunk, rest = n_rows % chunk;
+    double us = 0;
+    if (n_whole > 0) {
+        sl_step_work all = {0}, one = {.n_rows = chunk};
+        sl_cost_add(cost, &all, position, n_whole * chunk, 0);
+        one.row_positions = all.row_positions / n_whole;
+        one.tile_positions = all.tile_positions / n_whole;
+        us = n_whole * sl_cost_predict_us(cost, &one);
+    }
+    sl_step_work last = {0};
+    sl_cost_add(cost, &last, position + n_whole * chunk, rest, rest > 0);
+    return us + sl_cost_predict_us(cost, &last);
+}
+
+/* ---- text ---- */
+
+static const char first_line[] = "sluice cost model 1";
+
+size_t sl_cost_write(const sl_cost *cost, char text[SL_COST_TEXT_BYTES])
+{
+    size_t n = (size_t)snprintf(text, SL_COST_TEXT_BYTES, "%s\nkey %016" PRIx64 "\nsteps %" PRIu64 "\nspread %.6g\n",
+                                first_line, cost->key, cost->n_observed, cost->spread);
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        n += (size_t)snprintf(text + n, SL_COST_TEXT_BYTES - n, "term %d %.6g %.6g\n", i, cost->m[i],
+                              sqrt(fmax(cost->p[i][i], 0)));
+    n += (size_t)snprintf(text + n, SL_COST_TEXT_BYTES - n, "sum %016" PRIx64 "\n", fnv(fnv_start, text, n));
+    return n;
+}
+
+/* Values within what the filter itself keeps to; NaN fails as well. */
+static bool within(double x, double low, double high)
+{
+    return x >= low && x <= high;
+}
+
+bool sl_cost_read(sl_cost *cost, const char *text, size_t n_bytes)
+{
+    char copy[SL_COST_TEXT_BYTES], again[SL_COST_TEXT_BYTES], *at = copy;
+    sl_cost c = *cost;
+    int used = 0;
+    if (n_bytes >= sizeof copy)
+        return false;
+    memcpy(copy, text, n_bytes);
+    copy[n_bytes] = 0;
+    size_t n_first = sizeof first_line - 1;
+    if (strncmp(copy, first_line, n_first) != 0 ||
+        sscanf(at += n_first, " key %" SCNx64 " steps %" SCNu64 " spread %lf %n", &c.key, &c.n_observed, &c.spread,
+               &used) < 3)
+        return false;
+    at += used;
+    if (c.key != cost->key || !within(c.spread, least_spread, most_spread))
+        return false;
+    for (int i = 0; i < SL_COST_TERMS; i++) {
+        int index = -1;
+        double sd = -1;
+        if (sscanf(at, "term %d %lf %lf %n", &index, &c.m[i], &sd, &used) < 3 || index != i ||
+            !within(c.m[i], least_m, most_m) || !within(sd, 0, most_m))
+            return false;
+        at += used;
+        for (int j = 0; j < SL_COST_TERMS; j++)
+            c.p[i][j] = c.p[j][i] = 0;
+        c.p[i][i] = sd * sd;
+    }
+    /* Writing what was read must give the same bytes: that covers the sum and everything in between. */
+    if (sl_cost_write(&c, again) != n_bytes || memcmp(again, copy, n_bytes) != 0)
+        return false;
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        for (int j = 0; j < SL_COST_TERMS; j++)
+            c.p[i][j] += reload_sd * reload_sd * c.m[i] * c.m[j];
+    *cost = c;
+    return true;
+}

@@ -1,0 +1,74 @@
+/* What a step costs: a prediction of its time from its rows, its wanted rows and the KV positions it attends.
+ *
+ * The time is a sum of non-negative terms, so it never falls when work is added:
+ *
+ *     T = sum over terms i of m[i] * prior_us[i] * f[i](work)
+ *
+ * - Rows and wanted rows enter piecewise linearly (the f are the parts of [0, n] that lie between two knots): few rows wait
+ *   for the weights to come from memory, many for the arithmetic, and kernels change in between.
+ * - Attention has a term for the positions each row attends (arithmetic) and one for the positions each tile of
+ *   SL_ATTENTION_ROWS rows of a sequence reads (memory, conversion to float32); decode is a tile of one row.
+ *
+ * prior_us follows from the model's bytes and operations and from rough figures for a machine of its level, so nothing
+ * is measured before a start. The multipliers m are corrected by each measured step with a Kalman filter (Kalman 1960)
+ * on the relative error. Errors beyond a few times the usual noise are clipped (Huber 1964), so one step that a
+ * neighbour disturbed changes little; a machine that stays slower is followed within some steps, because part of the
+ * process noise is common to all terms.
+ *
+ * Everything here is a plain struct: no memory, no clock, no files. sl_cost_write and sl_cost_read turn it into text. */
+#ifndef SL_ENGINE_COST_H
+#define SL_ENGINE_COST_H
+
+#include "graph/plan.h"
+
+enum { SL_COST_ROW_TERMS = 10, SL_COST_WANTED_TERMS = 6, SL_COST_TERMS = SL_COST_ROW_TERMS + SL_COST_WANTED_TERMS + 2 };
+
+/* What a step does. Positions are sums over the step, each KV group weighted by its share of the KV bytes. */
+typedef struct sl_step_work {
+    uint32_t n_rows, n_wanted;
+    double row_positions;  /* over rows: positions the row attends */
+    double tile_positions; /* over tiles of a sequence's rows: positions that one of them attends */
+} sl_step_work;
+
+typedef struct sl_cost {
+    double prior_us[SL_COST_TERMS]; /* of one unit of each term */
+    double m[SL_COST_TERMS];
+    double p[SL_COST_TERMS][SL_COST_TERMS]; /* covariance of m */
+    double spread;                          /* median of the absolute relative error, as a running estimate */
+    uint64_t n_observed;
+    uint64_t key; /* of machine and model: a saved state is used only where it is the same */
+    uint32_t n_groups;
+    uint32_t window[SL_MAX_KV_GROUPS]; /* 0 = full */
+    double share[SL_MAX_KV_GROUPS];    /* of the KV bytes of a position; they sum to 1 */
+} sl_cost;
+
+/* The prior for a plan on n_threads workers of this machine. Fills all of *cost; can't fail. */
+void sl_cost_init(sl_cost *cost, const sl_plan *plan, int n_threads);
+
+/* Adds n_rows rows of one sequence at [position, position + n_rows), of which n_wanted have their logits computed. */
+void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t n_wanted);
+
+/* Predicted time of a step in microseconds; more than 0 and finite, 0 for a step without rows. */
+double sl_cost_predict_us(const sl_cost *cost, const sl_step_work *work);
+
+/* Learns from a step that took measured_us. Steps without rows and times that are not positive are ignored. */
+void sl_cost_observe(sl_cost *cost, const sl_step_work *work, double measured_us);
+
+/* Most rows n <= most of a prompt at position that can be added to *work with the step within limit_us. The last of the
+ * prompt's rows is wanted: n_wanted is 1 when n == n_left. 0 when not even one row fits. */
+uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_left,
+                             uint32_t most, double limit_us);
+
+/* Time to compute the prompt rows [position, position + n_rows) alone, in steps of chunk rows. */
+double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_rows, uint32_t chunk);
+
+enum { SL_COST_TEXT_BYTES = 2048 };
+
+/* What was learned, as text with a sum at its end; returns its length without the NUL. */
+size_t sl_cost_write(const sl_cost *cost, char text[SL_COST_TEXT_BYTES]);
+
+/* Takes over what was learned when text is whole and of the same machine and model (*cost has been initialised for
+ * them); otherwise returns false and leaves *cost alone. Any bytes are allowed. */
+SL_WARN_UNUSED bool sl_cost_read(sl_cost *cost, const char *text, size_t n_bytes);
+
+#endif

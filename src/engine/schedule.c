@@ -1,0 +1,379 @@
+#include "engine/schedule.h"
+
+#include <math.h>
+
+static const double factor_step = 0.2; /* what one more waiting prompt adds to itl_factor */
+
+sl_schedule_options sl_schedule_options_default(void)
+{
+    return (sl_schedule_options){.n_slots = 1,
+                                 .max_rows = 512,
+                                 .ageing_us = 30000000,
+                                 .ageing_turn = 8,
+                                 .itl_factor = 1.8,
+                                 .crowd_factor = 3,
+                                 .most_preemptions = 4};
+}
+
+/* ---- heaps of indices, by the tasks they stand for ---- */
+
+typedef bool before_fn(const sl_task *a, const sl_task *b);
+
+static void sift_down(const sl_task *tasks, uint32_t *heap, uint32_t n, uint32_t i, before_fn *before)
+{
+    for (uint32_t child; (child = 2 * i + 1) < n; i = child) {
+        child += child + 1 < n && before(&tasks[heap[child]], &tasks[heap[child + 1]]);
+        if (!before(&tasks[heap[i]], &tasks[heap[child]]))
+            return;
+        uint32_t t = heap[i];
+        heap[i] = heap[child];
+        heap[child] = t;
+    }
+}
+
+static void sift_up(const sl_task *tasks, uint32_t *heap, uint32_t i, before_fn *before)
+{
+    for (uint32_t parent; i > 0 && (parent = (i - 1) / 2, before(&tasks[heap[parent]], &tasks[heap[i]])); i = parent) {
+        uint32_t t = heap[i];
+        heap[i] = heap[parent];
+        heap[parent] = t;
+    }
+}
+
+/* Heapsort: in place, and the C library's qsort may allocate. */
+static void sort(const sl_task *tasks, uint32_t *order, uint32_t n, before_fn *before)
+{
+    for (uint32_t i = n / 2; i-- > 0;)
+        sift_down(tasks, order, n, i, before);
+    for (uint32_t end = n; end > 1; end--) {
+        uint32_t t = order[0];
+        order[0] = order[end - 1];
+        order[end - 1] = t;
+        sift_down(tasks, order, end - 1, 0, before);
+    }
+}
+
+/* ---- the order ---- */
+
+static bool by_arrival(const sl_task *a, const sl_task *b)
+{
+    return a->id < b->id;
+}
+
+static bool by_deadline(const sl_task *a, const sl_task *b)
+{
+    if (a->priority != b->priority)
+        return a->priority > b->priority;
+    return a->deadline_us != b->deadline_us ? a->deadline_us < b->deadline_us : a->id < b->id;
+}
+
+/* Which work is given up first when not all deadlines can be met; key says 1 for a tenant that is ahead. */
+static bool by_worth(const sl_task *a, const sl_task *b)
+{
+    if (a->key != b->key)
+        return a->key < b->key;
+    return a->prefill_us != b->prefill_us ? a->prefill_us < b->prefill_us : a->id < b->id;
+}
+
+/* The order itself; key is the start tag of fair queueing. */
+static bool comes_first(const sl_task *a, const sl_task *b)
+{
+    bool a_decodes = sl_task_decodes(a), b_decodes = sl_task_decodes(b);
+    if (a_decodes != b_decodes)
+        return a_decodes;
+    if (a->ageing != b->ageing)
+        return a->ageing;
+    if (a->priority != b->priority)
+        return a->priority > b->priority;
+    if (a->feasible != b->feasible)
+        return a->feasible;
+    if (a->feasible && a->deadline_us != b->deadline_us)
+        return a->deadline_us < b->deadline_us;
+    if (!a->feasible && a->key != b->key)
+        return a->key < b->key;
+    return a->id < b->id;
+}
+
+static int64_t next_deadline(const sl_task *task)
+{
+    if (task->n_generated > 0)
+        return task->itl_target_us > 0 ? task->last_us + task->itl_target_us : INT64_MAX;
+    return task->ttft_target_us > 0 ? task->arrived_us + task->ttft_target_us : INT64_MAX;
+}
+
+/* The one whose ageing turn it is, if any: the longest overdue. */
+static void give_ageing_turn(const sl_schedule *schedule, sl_task *tasks, uint32_t n, int64_t now_us)
+{
+    sl_task *oldest = NULL;
+    for (uint32_t i = 0; i < n; i++)
+        if (!sl_task_decodes(&tasks[i]) && now_us - tasks[i].arrived_us >= schedule->options.ageing_us &&
+            (!oldest || tasks[i].id < oldest->id))
+            oldest = &tasks[i];
+    if (oldest && schedule->turn >= schedule->options.ageing_turn)
+        oldest->ageing = true;
+}
+
+/* How many times a decoding step a step may take for streams without a target. */
+static double step_factor(const sl_schedule *schedule, const sl_task *tasks, uint32_t n)
+{
+    const sl_schedule_options *o = &schedule->options;
+    double n_prompts = 0;
+    for (uint32_t i = 0; i < n; i++)
+        n_prompts += !sl_task_decodes(&tasks[i]);
+    return fmin(o->itl_factor + factor_step * fmax(0, n_prompts - 1), fmax(o->itl_factor, o->crowd_factor));
+}
+
+/* What a stretch of prefill takes beside the streams, as a multiple of what it takes alone. */
+static double slowdown(const sl_schedule *schedule, const sl_task *tasks, uint32_t n)
+{
+    double factor = step_factor(schedule, tasks, n);
+    for (uint32_t i = 0; i < n; i++)
+        if (sl_task_decodes(&tasks[i]))
+            return factor / (factor - 1);
+    return 1;
+}
+
+/* Moore and Hodgson's rule. order[0..n): not decoding. What has a higher priority is done before, with a deadline or not. */
+static void find_feasible(sl_task *tasks, uint32_t n, int64_t now_us, double slower, uint32_t *order, uint32_t *heap)
+{
+    double busy_us = 0, above_us = 0; /* kept work of this priority, and all work above it */
+    uint32_t n_heap = 0;
+    sort(tasks, order, n, by_deadline);
+    for (uint32_t i = 0; i < n; i++) {
+        sl_task *task = &tasks[order[i]];
+        if (i > 0 && task->priority != tasks[order[i - 1]].priority) {
+            for (uint32_t j = i; j-- > 0 && tasks[order[j]].priority == tasks[order[i - 1]].priority;)
+                above_us += slower * tasks[order[j]].prefill_us;
+            busy_us = n_heap = 0;
+        }
+        if (task->deadline_us == INT64_MAX)
+            continue;
+        task->feasible = true;
+        busy_us += slower * task->prefill_us;
+        heap[n_heap] = order[i];
+        sift_up(tasks, heap, n_heap++, by_worth);
+        while (n_heap > 0 && above_us + busy_us > (double)(task->deadline_us - now_us)) {
+            tasks[heap[0]].feasible = false;
+            busy_us -= slower * tasks[heap[0]].prefill_us;
+            heap[0] = heap[--n_heap];
+            sift_down(tasks, heap, n_heap, 0, by_worth);
+        }
+    }
+}
+
+/* Start tags: a tenant's requests one behind the other, in the order of their arrival. order[0..n): not decoding. */
+static void give_tags(sl_tenants *tenants, sl_task *tasks, uint32_t n, uint32_t *order)
+{
+    for (uint32_t i = 0; i < tenants->n_tenants; i++)
+        tenants->tenants[i].tag = tenants->tenants[i].virtual_time;
+    sort(tasks, order, n, by_arrival);
+    for (uint32_t i = 0; i < n; i++) {
+        sl_task *task = &tasks[order[i]];
+        sl_tenant *tenant = &tenants->tenants[task->tenant];
+        task->key = tenant->tag;
+        tenant->tag += task->n_left / tenant->weight;
+    }
+}
+
+void sl_schedule_order(const sl_schedule *schedule, const sl_cost *cost, sl_tenants *tenants, sl_task *tasks,
+                       uint32_t n, int64_t now_us, uint32_t *order, uint32_t *scratch)
+{
+    uint32_t n_prefills = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        sl_task *task = &tasks[i];
+        task->deadline_us = next_deadline(task);
+        task->feasible = task->ageing = false;
+        task->prefill_us = task->key = 0;
+        if (sl_task_decodes(task))
+            continue;
+        order[n_prefills++] = i;
+        task->prefill_us = sl_cost_prefill_us(cost, task->n_done, task->n_left, schedule->options.max_rows);
+        task->key = sl_tenants_lead(tenants, task->tenant) > schedule->options.max_rows;
+    }
+    find_feasible(tasks, n_prefills, now_us, slowdown(schedule, tasks, n), order, scratch);
+    give_tags(tenants, tasks, n_prefills, order);
+    give_ageing_turn(schedule, tasks, n, now_us);
+    for (uint32_t i = 0; i < n; i++)
+        order[i] = i;
+    sort(tasks, order, n, comes_first);
+}
+
+/* ---- starting ---- */
+
+bool sl_schedule_opens_batch(const sl_schedule *schedule, const sl_task *tasks, uint32_t n, int64_t now_us)
+{
+    const sl_schedule_options *o = &schedule->options;
+    int64_t waited_us = 0;
+    if (o->batching == SL_BATCHING_CONTINUOUS)
+        return true;
+    for (uint32_t i = 0; i < n; i++) {
+        if (tasks[i].running)
+            return false;
+        waited_us = SL_MAX(waited_us, now_us - tasks[i].arrived_us);
+    }
+    return o->batching == SL_BATCHING_STATIC || n >= o->n_slots || waited_us >= o->max_wait_us;
+}
+
+/* Time that a prediction may come to when limit_us must hold in nearly all cases. */
+static double with_margin(const sl_cost *cost, double limit_us)
+{
+    return limit_us / (1 + 3 * cost->spread);
+}
+
+/* Work of one decoding row for each running task. With only_decoding, those of tasks that do decode; otherwise also those
+ * of tasks that will, at no position, since what they attend is not yet there. */
+static sl_step_work decode_work(const sl_cost *cost, const sl_task *tasks, uint32_t n, bool only_decoding)
+{
+    sl_step_work work = {0};
+    for (uint32_t i = 0; i < n; i++)
+        if (sl_task_decodes(&tasks[i]))
+            sl_cost_add(cost, &work, tasks[i].n_done, 1, 1);
+        else if (tasks[i].running && !only_decoding)
+            sl_cost_add(cost, &work, 0, 1, 1);
+    return work;
+}
+
+bool sl_schedule_may_start(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,
+                           const sl_task *task)
+{
+    uint32_t n_running = 0;
+    int64_t least_target = task->itl_target_us > 0 ? task->itl_target_us : INT64_MAX;
+    for (uint32_t i = 0; i < n; i++) {
+        n_running += tasks[i].running;
+        if (tasks[i].running && tasks[i].itl_target_us > 0)
+            least_target = SL_MIN(least_target, tasks[i].itl_target_us);
+    }
+    if (n_running >= schedule->options.n_slots)
+        return false;
+    if (n_running == 0 || least_target == INT64_MAX || task->ageing)
+        return true;
+    sl_step_work work = decode_work(cost, tasks, n, false);
+    double now = sl_cost_predict_us(cost, &work), limit = with_margin(cost, (double)least_target);
+    sl_cost_add(cost, &work, task->n_done + task->n_left, 1, 1);
+    return sl_cost_predict_us(cost, &work) <= limit || now > limit; /* a target that is lost already holds nobody up */
+}
+
+/* ---- the budget of a step ---- */
+
+double sl_schedule_limit_us(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,
+                            int64_t now_us)
+{
+    sl_step_work decoding = decode_work(cost, tasks, n, true), all = decode_work(cost, tasks, n, false);
+    if (decoding.n_rows == 0)
+        return INFINITY;
+    double alone_us = sl_cost_predict_us(cost, &decoding), limit_us = INFINITY;
+    double usual_us = step_factor(schedule, tasks, n) * sl_cost_predict_us(cost, &all);
+    for (uint32_t i = 0; i < n; i++) {
+        if (!sl_task_decodes(&tasks[i]))
+            continue;
+        double left_us = with_margin(cost, (double)(next_deadline(&tasks[i]) - now_us));
+        bool promised = tasks[i].itl_target_us > 0 && left_us >= alone_us;
+        limit_us = fmin(limit_us, promised ? left_us : usual_us);
+    }
+    return limit_us;
+}
+
+/* Rows of a prompt that fit into what is left of the step. */
+static uint32_t fitting_rows(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
+                             const sl_task *task, double limit_us)
+{
+    uint32_t room = schedule->options.max_rows - work->n_rows;
+    if (limit_us == INFINITY)
+        return SL_MIN(task->n_left, room);
+    return sl_cost_rows_within(cost, work, task->n_done, task->n_left, room, limit_us);
+}
+
+static void grant_rows(const sl_cost *cost, sl_task *tasks, uint32_t index, uint32_t n_rows, sl_step_work *work,
+                       sl_grant_fn *grant, void *user)
+{
+    sl_task *task = &tasks[index];
+    task->n_rows = grant ? grant(user, index, n_rows) : n_rows;
+    if (task->n_rows > 0)
+        sl_cost_add(cost, work, task->n_done, task->n_rows, task->n_rows == task->n_left);
+}
+
+double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *tasks, uint32_t n, const uint32_t *order,
+                         int64_t now_us, sl_grant_fn *grant, void *user)
+{
+    sl_step_work work = {0};
+    uint32_t n_prompt_rows = 0;
+    bool prompts = false, offered = false, aged = false;
+    for (uint32_t i = 0; i < n; i++) {
+        tasks[i].n_rows = 0;
+        if (sl_task_decodes(&tasks[i]) && work.n_rows < schedule->options.max_rows)
+            grant_rows(cost, tasks, i, 1, &work, grant, user);
+        prompts |= tasks[i].running && !sl_task_decodes(&tasks[i]);
+    }
+    double limit_us = work.n_rows > 0 ? sl_schedule_limit_us(schedule, cost, tasks, n, now_us) : INFINITY;
+    bool dry = schedule->dry >= schedule->options.ageing_turn;
+    for (uint32_t i = 0; i < n && work.n_rows < schedule->options.max_rows; i++) {
+        sl_task *task = &tasks[order[i]];
+        if (!task->running || sl_task_decodes(task))
+            continue;
+        uint32_t rows = fitting_rows(schedule, cost, &work, task, limit_us);
+        if (rows == 0 && dry && n_prompt_rows == 0)
+            rows = SL_MIN(SL_MIN(task->n_left, schedule->options.max_rows - work.n_rows), (uint32_t)SL_KV_BLOCK);
+        if (rows == 0)
+            break; /* nobody behind overtakes because less fits */
+        offered = true;
+        grant_rows(cost, tasks, order[i], rows, &work, grant, user);
+        n_prompt_rows += task->n_rows;
+        aged |= task->ageing && task->n_rows > 0;
+    }
+    schedule->dry = prompts && !offered ? schedule->dry + 1 : 0;
+    schedule->turn = aged ? 0 : schedule->turn + (n_prompt_rows > 0);
+    return sl_cost_predict_us(cost, &work);
+}
+
+/* ---- pre-emption ---- */
+
+bool sl_schedule_outranks(const sl_schedule *schedule, const sl_task *a, const sl_task *b)
+{
+    bool a_spared = a->n_preemptions >= schedule->options.most_preemptions;
+    bool b_spared = b->n_preemptions >= schedule->options.most_preemptions;
+    if (a_spared != b_spared)
+        return a_spared;
+    if (!a_spared && a->priority != b->priority)
+        return a->priority > b->priority;
+    return a->id < b->id;
+}
+
+/* ---- prediction ---- */
+
+/* Takes the slot that is free first and gives the time. slots[0..n) is unordered. */
+static double *first_slot(double *slots, uint32_t n)
+{
+    double *first = slots;
+    for (uint32_t i = 1; i < n; i++)
+        first = slots[i] < *first ? &slots[i] : first;
+    return first;
+}
+
+double sl_schedule_predict_us(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,
+                              const uint32_t *order, uint32_t index, double *slots)
+{
+    const sl_schedule_options *o = &schedule->options;
+    double prefill_end_us = 0, slower = slowdown(schedule, tasks, n);
+    sl_step_work all = decode_work(cost, tasks, n, false);
+    double itl_us = sl_cost_predict_us(cost, &all);
+    uint32_t n_slots = 0;
+    itl_us *= slower > 1 ? step_factor(schedule, tasks, n) : 1; /* tasks[index] itself is a prompt */
+    for (uint32_t i = 0; i < n; i++) {                          /* those that decode, and end some time */
+        const sl_task *task = &tasks[order[i]];
+        if (sl_task_decodes(task) && n_slots < o->n_slots)
+            slots[n_slots++] = task->n_to_come * itl_us;
+    }
+    while (n_slots < o->n_slots)
+        slots[n_slots++] = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const sl_task *task = &tasks[order[i]];
+        if (sl_task_decodes(task))
+            continue;
+        double *slot = first_slot(slots, n_slots);
+        prefill_end_us = fmax(prefill_end_us, *slot) + slower * task->prefill_us;
+        if (order[i] == index)
+            break;
+        *slot = prefill_end_us + task->n_to_come * itl_us;
+    }
+    return prefill_end_us;
+}

@@ -1,0 +1,427 @@
+/* What the scheduler's rules add up to: traces in virtual time on a machine with round figures (those of a small model on
+ * two cores) whose steps swing by 10 %, beside first come, first served as the engine had it before: every stream's row,
+ * then prompts in order of arrival as far as the chunk goes. The scheduler learns the machine as it goes. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "schedule_kit.h"
+
+enum { SLOTS = 16 };
+
+typedef struct request {
+    int64_t arrives_us, first_us, end_us;
+    uint32_t n_prompt, n_answer;
+    uint64_t tenant;
+    int32_t priority;
+    int64_t ttft_target_us, itl_target_us;
+    int64_t longest_us; /* between two of its tokens */
+} request;
+
+typedef struct machine {
+    sl_schedule schedule;
+    sl_cost cost;
+    sl_tenants tenants;
+    sl_task *tasks; /* id - 1: the request's index */
+    uint32_t *order, *scratch, n, capacity;
+    int64_t now_us;
+    uint64_t random;
+    bool first_come;
+    double noise;
+    double *gaps; /* all ITLs of requests with n_prompt below gap_below */
+    size_t n_gaps;
+    uint32_t gap_below;
+} machine;
+
+static double uniform(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return ((double)(*state >> 11) + 0.5) / 9007199254740992.0;
+}
+
+static double normal(uint64_t *state)
+{
+    double a = uniform(state), b = uniform(state);
+    return sqrt(-2 * log(a)) * cos(6.283185307179586 * b);
+}
+
+static uint32_t lognormal(uint64_t *state, double median, double sigma, uint32_t least, uint32_t most)
+{
+    return (uint32_t)fmin(fmax(median * exp(sigma * normal(state)), least), most);
+}
+
+/* SmolLM2 on two cores: 3.3 ms for one stream, 9.2 for eight, 0.35 ms for a row of a prompt. */
+static double true_us(const sl_step_work *work)
+{
+    return 2400 + 350.0 * work->n_rows + 500.0 * work->n_wanted + 0.4 * work->row_positions;
+}
+
+static machine open_machine(uint32_t capacity, bool first_come)
+{
+    machine m = {.schedule = {.options = sl_schedule_options_default()},
+                 .cost = kit_cost(),
+                 .tasks = calloc(capacity, sizeof *m.tasks),
+                 .order = calloc(capacity, sizeof *m.order),
+                 .scratch = calloc(capacity, sizeof *m.scratch),
+                 .capacity = capacity,
+                 .random = 99,
+                 .first_come = first_come,
+                 .noise = 0.1};
+    m.schedule.options.n_slots = SLOTS;
+    m.cost.spread = 0.05;
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        for (int j = 0; j < SL_COST_TERMS; j++)
+            m.cost.p[i][j] = 1 + 0.25 * (i == j);
+    return m;
+}
+
+static void close_machine(machine *m)
+{
+    sl_tenants_close(&m->tenants);
+    free(m->tasks);
+    free(m->order);
+    free(m->scratch);
+}
+
+static void arrive(machine *m, const request *r, uint64_t id)
+{
+    sl_task *task = &m->tasks[m->n++];
+    *task = (sl_task){.id = id,
+                      .priority = r->priority,
+                      .arrived_us = r->arrives_us,
+                      .ttft_target_us = r->ttft_target_us,
+                      .itl_target_us = r->itl_target_us,
+                      .n_left = r->n_prompt,
+                      .n_to_come = r->n_answer};
+    assert_int_equal(sl_tenants_enter(&m->tenants, r->tenant, 1, &task->tenant, NULL), SL_OK);
+}
+
+static void plan_first_come(machine *m)
+{
+    uint32_t room = m->schedule.options.max_rows, n_running = 0;
+    for (uint32_t i = 0; i < m->n; i++) {
+        n_running += m->tasks[i].running;
+        m->tasks[i].n_rows = sl_task_decodes(&m->tasks[i]);
+        room -= m->tasks[i].n_rows;
+    }
+    for (uint32_t i = 0; i < m->n; i++) { /* tasks stand in order of arrival */
+        sl_task *task = &m->tasks[i];
+        if (!task->running && n_running < SLOTS) {
+            task->running = true;
+            n_running++;
+        }
+        if (!task->running || sl_task_decodes(task))
+            continue;
+        task->n_rows = SL_MIN(task->n_left, room);
+        room -= task->n_rows;
+    }
+}
+
+static void plan(machine *m)
+{
+    if (m->first_come) {
+        plan_first_come(m);
+        return;
+    }
+    sl_schedule_order(&m->schedule, &m->cost, &m->tenants, m->tasks, m->n, m->now_us, m->order, m->scratch);
+    bool open = sl_schedule_opens_batch(&m->schedule, m->tasks, m->n, m->now_us);
+    for (uint32_t i = 0; i < m->n && open; i++) {
+        sl_task *task = &m->tasks[m->order[i]];
+        if (!task->running && !sl_schedule_may_start(&m->schedule, &m->cost, m->tasks, m->n, task))
+            break;
+        task->running = true;
+    }
+    sl_schedule_share(&m->schedule, &m->cost, m->tasks, m->n, m->order, m->now_us, NULL, NULL);
+}
+
+static void move_on(machine *m, sl_task *task, request *r)
+{
+    task->n_done += task->n_rows;
+    task->n_left -= task->n_rows;
+    sl_tenants_charge(&m->tenants, task->tenant, task->n_rows);
+    if (task->n_left > 0)
+        return;
+    task->n_left = 1;
+    if (task->n_generated++ == 0) {
+        r->first_us = m->now_us;
+    } else {
+        int64_t gap_us = m->now_us - task->last_us;
+        r->longest_us = SL_MAX(r->longest_us, gap_us);
+        if (m->gaps && r->n_prompt < m->gap_below)
+            m->gaps[m->n_gaps++] = (double)gap_us;
+    }
+    task->last_us = r->end_us = m->now_us;
+    task->n_to_come--;
+}
+
+static void step(machine *m, request *requests)
+{
+    sl_step_work work = {0};
+    plan(m);
+    for (uint32_t i = 0; i < m->n; i++)
+        if (m->tasks[i].n_rows > 0)
+            sl_cost_add(&m->cost, &work, m->tasks[i].n_done, m->tasks[i].n_rows,
+                        m->tasks[i].n_rows == m->tasks[i].n_left);
+    assert_true(work.n_rows > 0 && work.n_rows <= m->schedule.options.max_rows);
+    double took_us = true_us(&work) * exp(m->noise * normal(&m->random));
+    m->now_us += (int64_t)took_us;
+    sl_cost_observe(&m->cost, &work, took_us);
+    uint32_t n_kept = 0;
+    for (uint32_t i = 0; i < m->n; i++) {
+        sl_task task = m->tasks[i];
+        request *r = &requests[task.id - 1];
+        if (task.n_rows > 0)
+            move_on(m, &task, r);
+        if (task.n_generated == r->n_answer)
+            sl_tenants_leave(&m->tenants, task.tenant);
+        else
+            m->tasks[n_kept++] = task;
+    }
+    m->n = n_kept;
+}
+
+/* Runs requests, which stand in order of arrival, to the end. */
+static void run(machine *m, request *requests, uint32_t n)
+{
+    for (uint32_t next = 0; next < n || m->n > 0;) {
+        if (m->n == 0)
+            m->now_us = SL_MAX(m->now_us, requests[next].arrives_us);
+        for (; next < n && requests[next].arrives_us <= m->now_us; next++)
+            arrive(m, &requests[next], next + 1);
+        step(m, requests);
+    }
+}
+
+static void fill_lengths(request *requests, uint32_t n, uint64_t *random)
+{
+    for (uint32_t i = 0; i < n; i++)
+        requests[i] = (request){.n_prompt = lognormal(random, 200, 0.8, 16, 2000),
+                                .n_answer = lognormal(random, 80, 0.7, 4, 400)};
+}
+
+/* Seconds from one arrival to the next when the machine is just busy: all at once, first come, first served. */
+static double busy_seconds(uint64_t seed)
+{
+    enum { N = 1000 };
+    request *requests = calloc(N, sizeof *requests);
+    fill_lengths(requests, N, &seed);
+    machine m = open_machine(N, true);
+    run(&m, requests, N);
+    double seconds = (double)m.now_us / 1e6 / N;
+    close_machine(&m);
+    free(requests);
+    return seconds;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double quantile(double *values, size_t n, double q)
+{
+    qsort(values, n, sizeof *values, by_value);
+    return values[(size_t)(q * (double)(n - 1))];
+}
+
+/* TTFT of a tenant's requests, in ms. */
+static double ttft(const request *requests, uint32_t n, uint64_t tenant, double q)
+{
+    double *values = calloc(n, sizeof *values);
+    size_t count = 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (requests[i].tenant == tenant)
+            values[count++] = (double)(requests[i].first_us - requests[i].arrives_us) / 1e3;
+    double result = quantile(values, count, q);
+    free(values);
+    return result;
+}
+
+/* ---- fairness ---- */
+
+/* Two tenants, Poisson at 80 % of capacity together; tenant 1 has one request in `of`. Returns tenant 1's TTFT p99. */
+static double share_with(bool first_come, uint32_t of, double load, uint32_t n)
+{
+    uint64_t random = 7;
+    request *requests = calloc(n, sizeof *requests);
+    fill_lengths(requests, n, &random);
+    double gap_us = busy_seconds(7) / load * 1e6, at_us = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        at_us -= gap_us * log(uniform(&random));
+        requests[i].arrives_us = (int64_t)at_us;
+        requests[i].tenant = (uint64_t)(uniform(&random) * of < 1);
+    }
+    machine m = open_machine(n, first_come);
+    run(&m, requests, n);
+    double p99 = ttft(requests, n, 1, 0.99);
+    print_message("%s, load %.0f %%, one request in %u: TTFT p50 %.0f, p99 %.0f ms; the other's p99 %.0f ms\n",
+                  first_come ? "first come" : "scheduler ", 100 * load, of, ttft(requests, n, 1, 0.5), p99,
+                  ttft(requests, n, 0, 0.99));
+    close_machine(&m);
+    free(requests);
+    return p99;
+}
+
+static void test_flooding_tenant(void **state)
+{
+    (void)state;
+    double equal = share_with(false, 2, 0.8, 11000), flooded = share_with(false, 21, 0.8, 11000);
+    assert_true(flooded <= 1.3 * equal);
+    /* In overload the difference is between a queue without end and none. */
+    flooded = share_with(false, 21, 1.3, 1500);
+    assert_true(flooded <= 1.3 * equal);
+    assert_true(share_with(true, 21, 1.3, 1500) > 10 * flooded);
+}
+
+/* ---- deadlines ---- */
+
+/* Share of requests whose first token was in time and whose tokens came at the target's pace on average. */
+static double goodput(bool first_come, uint64_t seed)
+{
+    enum { N = 2000 };
+    uint64_t random = seed;
+    request *requests = calloc(N, sizeof *requests);
+    fill_lengths(requests, N, &random);
+    double gap_us = busy_seconds(seed) / 0.9 * 1e6, at_us = 0;
+    for (uint32_t i = 0; i < N; i++) {
+        /* Of each 20 s of load 4 are a burst with 2.5 times the mean rate, the others have 0.625 times. */
+        bool burst = fmod(at_us, 20e6) < 4e6;
+        at_us -= gap_us / (burst ? 2.5 : 0.625) * log(uniform(&random));
+        requests[i].arrives_us = (int64_t)at_us;
+        requests[i].ttft_target_us = 1000000;
+        requests[i].itl_target_us = 50000;
+    }
+    machine m = open_machine(N, first_come);
+    run(&m, requests, N);
+    uint32_t n_good = 0, n_first = 0;
+    for (uint32_t i = 0; i < N; i++) {
+        const request *r = &requests[i];
+        bool first = r->first_us - r->arrives_us <= r->ttft_target_us;
+        n_first += first;
+        n_good += first && r->end_us - r->first_us <= (int64_t)(r->n_answer - 1) * r->itl_target_us;
+    }
+    print_message("%s: %.1f %% in time, %.1f %% with first token in time; TTFT p50 %.0f ms, p99 %.0f; %.0f s in all\n",
+                  first_come ? "first come" : "scheduler ", 100.0 * n_good / N, 100.0 * n_first / N,
+                  ttft(requests, N, 0, 0.5), ttft(requests, N, 0, 0.99), (double)m.now_us / 1e6);
+    close_machine(&m);
+    free(requests);
+    return (double)n_good / N;
+}
+
+static void test_goodput(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        double first = goodput(true, seed), ours = goodput(false, seed);
+        assert_true(ours >= 1.3 * first);
+    }
+}
+
+/* ---- a long prompt beside streams ---- */
+
+typedef struct long_prompt {
+    double gap_p99_us, ttft_us, gap_p50_us;
+} long_prompt;
+
+static long_prompt run_long_prompt(bool with_streams, bool with_prompt)
+{
+    request requests[9];
+    uint32_t n = 0;
+    for (; n < 8 && with_streams; n++)
+        requests[n] = (request){.n_prompt = 100, .n_answer = 3000};
+    if (with_prompt)
+        requests[n++] = (request){.arrives_us = 5000000, .n_prompt = 8000, .n_answer = 2};
+    machine m = open_machine(16, false);
+    m.gaps = calloc(8 * 3000, sizeof *m.gaps);
+    m.gap_below = 1000;
+    long_prompt result = {0};
+    uint32_t next = 0;
+    size_t from = 0;
+    /* What counts is the time in which the prompt is computed; without it just as long. */
+    for (int i = 0; next < n || m.n > 0; i++) {
+        if (m.n == 0)
+            m.now_us = SL_MAX(m.now_us, requests[next].arrives_us);
+        for (; next < n && requests[next].arrives_us <= m.now_us; next++)
+            arrive(&m, &requests[next], next + 1);
+        step(&m, requests);
+        if (m.now_us < 5000000)
+            from = m.n_gaps;
+        if (with_prompt ? requests[n - 1].first_us > 0 : m.now_us > 15000000)
+            break;
+    }
+    if (with_prompt)
+        result.ttft_us = (double)(requests[n - 1].first_us - requests[n - 1].arrives_us);
+    if (with_streams) {
+        result.gap_p99_us = quantile(m.gaps + from, m.n_gaps - from, 0.99);
+        result.gap_p50_us = quantile(m.gaps + from, m.n_gaps - from, 0.5);
+    }
+    free(m.gaps);
+    close_machine(&m);
+    return result;
+}
+
+static void test_long_prompt(void **state)
+{
+    (void)state;
+    long_prompt streams = run_long_prompt(true, false), alone = run_long_prompt(false, true),
+                both = run_long_prompt(true, true);
+    /* The streams' share: what their steps take by themselves of the steps with the prompt. */
+    double share = streams.gap_p50_us / both.gap_p50_us, allowed = 1.25 * alone.ttft_us / (1 - share);
+    print_message("ITL p99 %.1f ms without, %.1f with the prompt; TTFT %.2f s alone, %.2f beside, %.2f allowed\n",
+                  streams.gap_p99_us / 1e3, both.gap_p99_us / 1e3, alone.ttft_us / 1e6, both.ttft_us / 1e6,
+                  allowed / 1e6);
+    assert_true(both.gap_p99_us <= 2 * streams.gap_p99_us);
+    assert_true(both.ttft_us <= allowed);
+}
+
+/* ---- starvation ---- */
+
+/* A request of low priority under 130 % load of high priority gets its tokens within the bound that schedule.h states. */
+static void test_nobody_starves(void **state)
+{
+    (void)state;
+    enum { N = 600 };
+    uint64_t random = 5;
+    request *requests = calloc(N, sizeof *requests);
+    fill_lengths(requests, N, &random);
+    double gap_us = busy_seconds(5) / 1.3 * 1e6, at_us = 0;
+    for (uint32_t i = 0; i < N; i++) {
+        at_us -= gap_us * log(uniform(&random));
+        requests[i].arrives_us = (int64_t)at_us;
+        requests[i].priority = i != 50;
+    }
+    int64_t waits_us[2];
+    for (int ageing = 0; ageing < 2; ageing++) {
+        machine m = open_machine(N, false);
+        m.schedule.options.ageing_us = ageing ? 2000000 : INT64_MAX;
+        run(&m, requests, N);
+        waits_us[ageing] = requests[50].first_us - requests[50].arrives_us;
+        close_machine(&m);
+    }
+    print_message("low priority under overload: first token after %.1f s, without ageing after %.1f s\n",
+                  (double)waits_us[1] / 1e6, (double)waits_us[0] / 1e6);
+    /* 2 s, some steps of at most 60 ms for each of its own (least chunk: a block), and one answer of 400 tokens. */
+    uint32_t n_steps = (requests[50].n_prompt / SL_KV_BLOCK + 1) * 9;
+    assert_true(waits_us[1] < 2000000 + n_steps * 60000 + 400 * 60000);
+    assert_true(waits_us[1] < waits_us[0] / 2);
+    free(requests);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_flooding_tenant),
+        cmocka_unit_test(test_goodput),
+        cmocka_unit_test(test_long_prompt),
+        cmocka_unit_test(test_nobody_starves),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
