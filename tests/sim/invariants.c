@@ -114,6 +114,25 @@ static void check_order(const sl_engine *e)
         violation("no prompt was offered rows for %u steps", t->schedule.dry);
 }
 
+/* Whether s ran when the last step was divided. */
+static bool ran(const sl_engine *e, const sl_sequence *s)
+{
+    for (uint32_t i = 0; i < e->tasks.n; i++)
+        if (e->tasks.sequences[i] == s && e->tasks.tasks[i].id == s->id && e->tasks.tasks[i].running)
+            return true;
+    return false;
+}
+
+/* Who was pre-empted in the last step ranks below all that were not. */
+static void check_victims(const sl_engine *e)
+{
+    for (const sl_sequence *s = e->waiting; s; s = s->next)
+        for (const sl_sequence *r = e->running; r && ran(e, s); r = r->next)
+            if (ran(e, r) && outranks(s, r) && s->n_preemptions != SPARED_AFTER)
+                violation("request %llu was pre-empted, and %llu was not", (unsigned long long)s->id,
+                          (unsigned long long)r->id);
+}
+
 static void check_queues(const sl_engine *e)
 {
     uint32_t n = 0;
@@ -224,6 +243,7 @@ void check_engine(const sl_engine *e)
     check_queues(e);
     check_statistics(e);
     check_order(e);
+    check_victims(e);
     for (int g = 0; g < e->model.plan->n_groups; g++)
         check_blocks(e, g);
     /* The whole tree takes long: now and then. */
