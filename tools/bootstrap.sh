@@ -37,6 +37,7 @@ probe_all() {
     want 'pkg-config --exists libcrypto' libssl-dev
     want 'pkg-config --exists libedit' libedit-dev
     want 'pkg-config --exists libzip' libzip-dev
+    want 'pkg-config --exists libevent_core' libevent-dev
     want 'python3 -c "import pip"' python3-pip
     want 'test ! -e /etc/debian_version -o -s /etc/ssl/certs/ca-certificates.crt' ca-certificates
     [ "$purpose" = test ] || return 0

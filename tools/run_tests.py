@@ -151,6 +151,10 @@ def piece_models(log, options):
     return tally
 
 
+def piece_client(log, options):
+    return step(log, [sys.executable, "tools/openai_client.py"])
+
+
 def piece_release(log, options):
     return meson_test(log, BUILD, [] if options.long else ["--no-suite", "long"])
 
@@ -204,9 +208,9 @@ def piece_fuzz(log, options):
 
 
 PIECES = {name: globals()["piece_" + name]
-          for name in ("includes", "format", "build", "models", "release", "install", "asan", "fuzz")}
+          for name in ("includes", "format", "build", "models", "client", "release", "install", "asan", "fuzz")}
 # A piece that needs another one's result is run after it even when --only names it alone.
-NEEDS = {"models": ["build"], "release": ["build", "models"], "install": ["build"]}
+NEEDS = {"models": ["build"], "release": ["build", "models", "client"], "asan": ["client"], "install": ["build"]}
 
 
 def run_piece(name, options):

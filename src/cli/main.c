@@ -14,6 +14,7 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
 static const sl_command *const commands[] = {
     &sl_cmd_run,
+    &sl_cmd_serve,
     &sl_cmd_pull,
     &sl_cmd_list,
     &sl_cmd_rm,

@@ -10,7 +10,7 @@ import unittest
 
 import harness
 
-COMMANDS = ["run", "pull", "list", "rm", "info", "tokenize", "eval", "bench",
+COMMANDS = ["run", "serve", "pull", "list", "rm", "info", "tokenize", "eval", "bench",
             "bench throughput", "bench techniques", "help"]
 
 
@@ -24,7 +24,7 @@ class Usage(harness.Case):
 
     def test_unknown_command(self):
         self.assert_error(2, ["'runn'", "did you mean 'run'"], "runn")
-        self.assert_error(2, ["'serve'", "sluice help"], "serve")
+        self.assert_error(2, ["'deploy'", "sluice help"], "deploy")
         self.assert_error(2, ["'tokenise'", "'tokenize'"], "help", "tokenise")
         self.assert_error(2, ["'bench nothing'"], "help", "bench", "nothing")
 
@@ -74,7 +74,7 @@ class Usage(harness.Case):
         self.assert_error(2, ["not both"], "list", "--json", "--names")
 
     def test_no_model(self):
-        for command in (["run", "-p", "x"], ["tokenize"], ["info"], ["eval", "ppl", "-f", "x"], ["bench"]):
+        for command in (["run", "-p", "x"], ["serve"], ["tokenize"], ["info"], ["eval", "ppl", "-f", "x"], ["bench"]):
             self.assert_error(2, ["no model given", "sluice pull smollm2"], *command)
 
     def test_bad_model_path(self):

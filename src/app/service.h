@@ -1,0 +1,101 @@
+/* The service: an engine on a thread of its own, and tickets by which any thread talks to it.
+ *
+ * A submitted request is a ticket. Two queues lie between its holder and the engine thread, both bounded:
+ *   in   new and cancelled tickets. At most max_tickets exist at once, finished ones that nobody released included; then
+ *        submit is refused with SL_ERR_LIMIT. A cancel needs no room: a ticket stands in the queue once.
+ *   out  each ticket has a ring of its own for its events, of at most event_bytes, so that a slow reader fills nobody
+ *        else's and the engine never waits. When a token finds no room, the ticket's request is ended with
+ *        SL_FINISH_ERROR and SL_ERR_LIMIT; what had found room can still be read.
+ * Tickets with something to read stand in the inbox they were submitted for, each once.
+ *
+ * All functions may be called from any thread, with two exceptions: a ticket is read and released by one thread at a
+ * time, and close comes last. None of them waits for the engine's work. */
+#ifndef SL_APP_SERVICE_H
+#define SL_APP_SERVICE_H
+
+#include "app/bundle.h"
+
+typedef struct sl_service sl_service;
+typedef struct sl_inbox sl_inbox;
+typedef struct sl_ticket sl_ticket;
+
+typedef struct sl_service_options {
+    sl_engine_options engine;
+    uint32_t max_tickets; /* 0 = 512 */
+    uint32_t event_bytes; /* most bytes of unread events of a ticket; 0 = 64 KiB */
+    int64_t hang_us;      /* a step that takes longer is a hung engine; 0 = a minute */
+    bool pin;             /* keep each worker, the engine thread among them, on a CPU of its own */
+} sl_service_options;
+
+/* Opens an engine on the bundle's model and starts its thread, which also is worker 0 of the bundle's pool: nobody else
+ * may use that pool meanwhile. The bundle must outlive the service. Errors of sl_engine_open and sl_threads_pin. */
+SL_WARN_UNUSED sl_status sl_service_open(const sl_bundle *bundle, const sl_service_options *options, sl_service **out,
+                                         sl_err *err);
+
+/* Ends all requests after the step that runs, and the thread. Tickets must have been released and inboxes closed. */
+void sl_service_close(sl_service *service);
+
+/* Called when an inbox that was empty has a ticket, from the engine thread with the service's lock held: it may only
+ * leave a sign (write to an eventfd, signal a condition variable) and must not call the service. */
+typedef void sl_wake_fn(void *user);
+
+/* An inbox; wake may be NULL. Closed by the caller once all tickets submitted for it are released. */
+SL_WARN_UNUSED sl_status sl_inbox_open(sl_service *service, sl_wake_fn *wake, void *user, sl_inbox **out, sl_err *err);
+void sl_inbox_close(sl_inbox *inbox);
+
+/* Next ticket that has something to read; NULL when there is none. It comes again only after sl_ticket_next has found
+ * nothing more. */
+sl_ticket *sl_inbox_take(sl_inbox *inbox);
+
+/* Submits a request; everything it points to is copied. Its on_event and user are not used (user of the ticket is);
+ * on_logits is called on the engine thread with the ticket's user. Refused at once: SL_ERR_LIMIT (too many tickets),
+ * SL_ERR_STATE (draining, or the engine has failed), SL_ERR_NOMEM, and SL_ERR_UNSUPPORTED for several choices (submit a
+ * ticket for each: they share their prompt through the prefix tree) or log-probabilities of the prompt. What the engine itself refuses comes as the ticket's
+ * first event, FINISHED without ACCEPTED. The caller releases *out. */
+SL_WARN_UNUSED sl_status sl_service_submit(sl_service *service, sl_inbox *inbox, const sl_request *request, void *user,
+                                           sl_ticket **out, sl_err *err);
+
+typedef enum sl_ticket_kind {
+    SL_TICKET_ACCEPTED, /* the engine has checked and queued the request */
+    SL_TICKET_TOKEN,
+    SL_TICKET_FINISHED, /* the last one */
+} sl_ticket_kind;
+
+typedef struct sl_ticket_event {
+    sl_ticket_kind kind;
+    int64_t time_us; /* when the engine thread noted it */
+    sl_event event;  /* TOKEN and FINISHED: the engine's */
+} sl_ticket_event;
+
+void *sl_ticket_user(const sl_ticket *ticket);
+
+/* Oldest unread event; false when there is none now. */
+SL_WARN_UNUSED bool sl_ticket_next(sl_ticket *ticket, sl_ticket_event *out);
+
+/* Ends the request before the engine's next step; its FINISHED event comes as ever. */
+void sl_ticket_cancel(sl_ticket *ticket);
+
+/* Gives the ticket back, read to its end or not; a request that still runs is cancelled. */
+void sl_ticket_release(sl_ticket *ticket);
+
+/* From now on submit is refused with SL_ERR_STATE; what was submitted goes on. */
+void sl_service_drain(sl_service *service);
+
+typedef struct sl_service_stats {
+    uint32_t n_tickets; /* not yet released */
+    uint32_t n_waiting; /* submitted, not yet worked on */
+    uint32_t n_running;
+    uint64_t n_refused;          /* submits refused for want of a ticket */
+    uint64_t n_overflow;         /* requests ended because their events were not read */
+    sl_engine_statistics engine; /* after its last step */
+} sl_service_stats;
+void sl_service_get_stats(sl_service *service, sl_service_stats *out);
+
+/* SL_OK while the engine thread does its work. SL_ERR_STATE with the reason when the engine has failed, or when it has
+ * had work for more than hang_us at now_us (CLOCK_MONOTONIC) and no step has ended. */
+SL_WARN_UNUSED sl_status sl_service_health(sl_service *service, int64_t now_us, sl_err *err);
+
+/* Most tokens of a request, prompt and answer. */
+uint32_t sl_service_context(const sl_service *service);
+
+#endif

@@ -1,0 +1,424 @@
+#include "serve/api_request.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct field field;
+typedef sl_status read_fn(const field *field, const json_t *value, sl_api_request *request, sl_api_error *error);
+
+enum { CHAT = 1 << SL_API_CHAT, COMPLETION = 1 << SL_API_COMPLETION, BOTH = CHAT | COMPLETION };
+
+/* A known field: who reads it into which member of the request, and the numbers it may have. */
+struct field {
+    const char *name;
+    read_fn *read;
+    size_t offset;
+    double low, high;
+    uint32_t kinds;
+};
+
+sl_status sl_api_fail(sl_api_error *error, sl_status code, int status, const char *param, const char *format, ...)
+{
+    *error = (sl_api_error){.status = status};
+    snprintf(error->param, sizeof error->param, "%s", param ? param : "");
+    va_list args;
+    va_start(args, format);
+    vsnprintf(error->message, sizeof error->message, format, args);
+    va_end(args);
+    return code;
+}
+
+#define FAIL_FIELD(name, ...) return sl_api_fail(error, SL_ERR_ARGUMENT, 400, name, __VA_ARGS__)
+#define FAIL_UNSUPPORTED(name)                                                                                         \
+    return sl_api_fail(error, SL_ERR_UNSUPPORTED, 400, name, "'%s' is not supported by this server", name)
+
+/* ---- fields of one value ---- */
+
+static sl_status read_bool(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (!json_is_boolean(value))
+        FAIL_FIELD(f->name, "'%s' must be true or false", f->name);
+    *(bool *)((char *)request + f->offset) = json_is_true(value);
+    return SL_OK;
+}
+
+static sl_status read_real(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    double number = json_number_value(value);
+    if (!json_is_number(value) || !(number >= f->low && number <= f->high))
+        FAIL_FIELD(f->name, "'%s' must be a number from %g to %g", f->name, f->low, f->high);
+    *(float *)((char *)request + f->offset) = (float)number;
+    return SL_OK;
+}
+
+static sl_status read_uint(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    double number = json_number_value(value);
+    if (!json_is_integer(value) || !(number >= f->low && number <= f->high))
+        FAIL_FIELD(f->name, "'%s' must be a whole number from %.0f to %.0f", f->name, f->low, f->high);
+    *(uint32_t *)((char *)request + f->offset) = (uint32_t)json_integer_value(value);
+    return SL_OK;
+}
+
+/* -1 is vLLM's word for "off". */
+static sl_status read_top_k(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (json_is_integer(value) && json_integer_value(value) == -1)
+        return SL_OK;
+    return read_uint(f, value, request, error);
+}
+
+static sl_status read_seed(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (!json_is_integer(value))
+        FAIL_FIELD(f->name, "'seed' must be a whole number of 64 bits");
+    request->sampling.seed = (uint64_t)json_integer_value(value);
+    request->seeded = true;
+    return SL_OK;
+}
+
+static sl_status read_model(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    size_t n = json_string_length(value);
+    if (!json_is_string(value) || n == 0 || n >= sizeof request->model || strlen(json_string_value(value)) != n)
+        FAIL_FIELD(f->name, "'model' must be a string of 1 to %zu bytes", sizeof request->model - 1);
+    memcpy(request->model, json_string_value(value), n + 1);
+    return SL_OK;
+}
+
+/* ---- fields with a structure ---- */
+
+static sl_status read_stream_options(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (!json_is_object(value))
+        FAIL_FIELD(f->name, "'stream_options' must be an object");
+    const char *key;
+    json_t *option;
+    json_object_foreach((json_t *)value, key, option)
+    {
+        bool usage = strcmp(key, "include_usage") == 0, padding = strcmp(key, "include_obfuscation") == 0;
+        if (json_is_null(option) || (padding && json_is_boolean(option)))
+            continue; /* obfuscation is padding that a client must be able to do without */
+        if (usage && json_is_boolean(option))
+            request->include_usage = json_is_true(option);
+        else if (usage || padding)
+            FAIL_FIELD(f->name, "'stream_options.%s' must be true or false", key);
+        else if (json_is_true(option))
+            FAIL_FIELD(f->name, "'stream_options.%.40s' is not supported by this server", key);
+    }
+    return SL_OK;
+}
+
+static sl_status read_logit_bias(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    size_t n = json_object_size(value);
+    if (!json_is_object(value) || n > SL_API_MAX_BIAS)
+        FAIL_FIELD(f->name, "'logit_bias' must be an object of at most %d token ids and numbers", SL_API_MAX_BIAS);
+    request->bias = calloc(n + 1, sizeof *request->bias);
+    if (!request->bias)
+        return sl_api_fail(error, SL_ERR_NOMEM, 503, f->name, "out of memory");
+    const char *key;
+    json_t *amount;
+    json_object_foreach((json_t *)value, key, amount)
+    {
+        size_t n_digits = strspn(key, "0123456789");
+        double bias = json_number_value(amount);
+        if (n_digits == 0 || n_digits > 9 || key[n_digits] != '\0')
+            FAIL_FIELD(f->name, "'logit_bias' names '%.40s', which is no token id", key);
+        if (!json_is_number(amount) || !(bias >= -100 && bias <= 100))
+            FAIL_FIELD(f->name, "'logit_bias' of token %s must be a number from -100 to 100", key);
+        request->bias[request->sampling.n_bias++] = (sl_logit_bias){(uint32_t)strtoul(key, NULL, 10), (float)bias};
+    }
+    request->sampling.bias = request->bias;
+    return SL_OK;
+}
+
+static sl_status read_tokens(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    size_t n = json_array_size(value);
+    if (!json_is_array(value) || n > SL_API_MAX_TOKENS)
+        FAIL_FIELD(f->name, "'%s' must be an array of at most %d token ids", f->name, SL_API_MAX_TOKENS);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *item = json_array_get(value, i);
+        json_int_t id = json_integer_value(item);
+        if (!json_is_integer(item) || id < 0 || id > UINT32_MAX)
+            FAIL_FIELD(f->name, "'%s' must hold token ids", f->name);
+        if (sl_tokens_push((sl_tokens *)((char *)request + f->offset), (uint32_t)id, NULL) != SL_OK)
+            return sl_api_fail(error, SL_ERR_NOMEM, 503, f->name, "out of memory");
+    }
+    return SL_OK;
+}
+
+static sl_status read_stop(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    if ((!json_is_array(value) && !json_is_string(value)) || n > SL_MAX_STOP_STRINGS)
+        FAIL_FIELD(f->name, "'stop' must be a string or an array of at most %d strings", SL_MAX_STOP_STRINGS);
+    request->stop_strings = calloc(n + 1, sizeof *request->stop_strings);
+    if (!request->stop_strings)
+        return sl_api_fail(error, SL_ERR_NOMEM, 503, f->name, "out of memory");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *item = json_is_array(value) ? json_array_get(value, i) : value;
+        size_t n_bytes = json_string_length(item);
+        if (!json_is_string(item) || n_bytes == 0 || n_bytes > SL_MAX_STOP_BYTES)
+            FAIL_FIELD(f->name, "'stop' must hold strings of 1 to %d bytes", SL_MAX_STOP_BYTES);
+        request->stop_strings[request->n_stop_strings++] = (sl_bytes){json_string_value(item), n_bytes};
+    }
+    return SL_OK;
+}
+
+/* Chat: a switch, top_logprobs beside it. Completions: how many alternatives. */
+static sl_status read_logprobs(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (request->kind == SL_API_CHAT)
+        return read_bool(f, value, request, error);
+    if (json_is_false(value))
+        return SL_OK;
+    json_int_t n = json_integer_value(value);
+    if (!json_is_integer(value) || n < 0 || n > SL_MAX_LOGPROBS)
+        FAIL_FIELD(f->name, "'logprobs' must be a whole number from 0 to %d", SL_MAX_LOGPROBS);
+    request->logprobs = true;
+    request->sampling.n_logprobs = (uint32_t)n;
+    return SL_OK;
+}
+
+static sl_status read_messages(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (!json_is_array(value) || json_array_size(value) == 0 || json_array_size(value) > SL_API_MAX_MESSAGES)
+        FAIL_FIELD(f->name, "'messages' must be an array of 1 to %d messages", SL_API_MAX_MESSAGES);
+    request->messages = value;
+    return SL_OK;
+}
+
+static sl_status read_prompt(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (!json_is_string(value) && !json_is_array(value))
+        FAIL_FIELD(f->name, "'prompt' must be a string, an array of strings, token ids or an array of token ids");
+    request->prompt = value;
+    return SL_OK;
+}
+
+/* Known, and without an effect here: who asks, where it is stored, hints for a cache. */
+static sl_status read_nothing(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    return SL_OK;
+}
+
+/* Known, but not built: refused unless the value asks for nothing. */
+static sl_status read_unsupported(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    bool empty = (json_is_array(value) && json_array_size(value) == 0) ||
+                 (json_is_object(value) && json_object_size(value) == 0) ||
+                 (json_is_string(value) && json_string_length(value) == 0);
+    if (json_is_false(value) || empty || (json_is_number(value) && json_number_value(value) == 0))
+        return SL_OK;
+    FAIL_UNSUPPORTED(f->name);
+}
+
+/* The words a field may have because they say what happens anyway. */
+static sl_status read_word(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    static const char *const words[] = {"none", "auto", "default", "text"};
+    const json_t *word = json_is_object(value) ? json_object_get(value, "type") : value;
+    if (json_is_array(value) && json_array_size(value) == 1)
+        word = json_array_get(value, 0);
+    for (size_t i = 0; json_is_string(word) && i < SL_COUNTOF(words); i++)
+        if (strcmp(json_string_value(word), words[i]) == 0)
+            return SL_OK;
+    FAIL_UNSUPPORTED(f->name);
+}
+
+/* best_of: 1 asks for nothing. length_penalty: 1 changes nothing. */
+static sl_status read_one(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (json_is_number(value) && json_number_value(value) == 1)
+        return SL_OK;
+    FAIL_UNSUPPORTED(f->name);
+}
+
+static sl_status read_true(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (json_is_true(value))
+        return SL_OK;
+    FAIL_UNSUPPORTED(f->name);
+}
+
+#define MEMBER(member)   offsetof(sl_api_request, member)
+#define SAMPLING(member) (offsetof(sl_api_request, sampling) + offsetof(sl_sample_params, member))
+
+static const field fields[] = {
+    {"model", read_model, 0, 0, 0, BOTH},
+    {"messages", read_messages, 0, 0, 0, CHAT},
+    {"prompt", read_prompt, 0, 0, 0, COMPLETION},
+    {"stream", read_bool, MEMBER(stream), 0, 0, BOTH},
+    {"stream_options", read_stream_options, 0, 0, 0, BOTH},
+    {"max_tokens", read_uint, MEMBER(max_tokens), 1, UINT32_MAX, BOTH},
+    {"max_completion_tokens", read_uint, MEMBER(max_tokens), 1, UINT32_MAX, CHAT},
+    {"n", read_uint, MEMBER(n), 1, SL_API_MAX_CHOICES, BOTH},
+    {"temperature", read_real, SAMPLING(temperature), 0, 100, BOTH},
+    {"top_p", read_real, SAMPLING(top_p), 0, 1, BOTH},
+    {"top_k", read_top_k, SAMPLING(top_k), 0, INT32_MAX, BOTH},
+    {"min_p", read_real, SAMPLING(min_p), 0, 1, BOTH},
+    {"presence_penalty", read_real, SAMPLING(presence_penalty), -2, 2, BOTH},
+    {"frequency_penalty", read_real, SAMPLING(frequency_penalty), -2, 2, BOTH},
+    {"repetition_penalty", read_real, SAMPLING(repetition_penalty), 0.01, 100, BOTH},
+    {"seed", read_seed, 0, 0, 0, BOTH},
+    {"logit_bias", read_logit_bias, 0, 0, 0, BOTH},
+    {"logprobs", read_logprobs, MEMBER(logprobs), 0, 0, BOTH},
+    {"top_logprobs", read_uint, SAMPLING(n_logprobs), 0, SL_MAX_LOGPROBS, CHAT},
+    {"ignore_eos", read_bool, MEMBER(ignore_eos), 0, 0, BOTH},
+    {"stop", read_stop, 0, 0, 0, BOTH},
+    {"stop_token_ids", read_tokens, MEMBER(stop_tokens), 0, 0, BOTH},
+    {"allowed_token_ids", read_tokens, MEMBER(allowed_tokens), 0, 0, BOTH},
+    {"min_tokens", read_uint, SAMPLING(min_tokens), 0, UINT32_MAX, BOTH},
+    /* without effect */
+    {"user", read_nothing, 0, 0, 0, BOTH},
+    {"metadata", read_nothing, 0, 0, 0, BOTH},
+    {"safety_identifier", read_nothing, 0, 0, 0, BOTH},
+    {"prompt_cache_key", read_nothing, 0, 0, 0, BOTH},
+    {"prompt_cache_retention", read_nothing, 0, 0, 0, BOTH},
+    {"parallel_tool_calls", read_nothing, 0, 0, 0, CHAT},
+    /* only as what happens anyway */
+    {"service_tier", read_word, 0, 0, 0, BOTH},
+    {"response_format", read_word, 0, 0, 0, BOTH},
+    {"tool_choice", read_word, 0, 0, 0, CHAT},
+    {"function_call", read_word, 0, 0, 0, CHAT},
+    {"modalities", read_word, 0, 0, 0, CHAT},
+    {"best_of", read_one, 0, 0, 0, BOTH},
+    {"length_penalty", read_one, 0, 0, 0, BOTH},
+    {"skip_special_tokens", read_true, 0, 0, 0, BOTH},
+    {"spaces_between_special_tokens", read_true, 0, 0, 0, BOTH},
+    {"add_special_tokens", read_true, 0, 0, 0, COMPLETION},
+    {"add_generation_prompt", read_true, 0, 0, 0, CHAT},
+    {"detokenize", read_true, 0, 0, 0, BOTH},
+};
+
+/* Fields of OpenAI's API, and extensions of other servers that clients send, which are not built. */
+static const char *const unsupported[] = {
+    "tools",
+    "functions",
+    "audio",
+    "prediction",
+    "store",
+    "reasoning_effort",
+    "verbosity",
+    "web_search_options",
+    "echo",
+    "suffix",
+    "use_beam_search",
+    "bad_words",
+    "prompt_logprobs",
+    "include_stop_str_in_output",
+    "truncate_prompt_tokens",
+    "logits_processors",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structured_outputs",
+    "grammar",
+    "json_schema",
+    "chat_template",
+    "chat_template_kwargs",
+    "continue_final_message",
+    "documents",
+    "mm_processor_kwargs",
+    "typical_p",
+    "mirostat",
+    "xtc_probability",
+    "dry_multiplier",
+    "n_probs",
+    "return_token_ids",
+    "return_tokens_as_token_ids",
+    "kv_transfer_params",
+    "early_stopping",
+};
+
+static void note_ignored(sl_api_request *request, const char *name)
+{
+    size_t used = strlen(request->ignored), n = strlen(name);
+    bool plain =
+        n > 0 && n <= 40 && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") == n;
+    if (plain && used + n + 3 < sizeof request->ignored)
+        snprintf(request->ignored + used, sizeof request->ignored - used, "%s%s", used ? ", " : "", name);
+}
+
+/* Reads a member of the body. Null is as good as absent. */
+static sl_status read_member(const char *name, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    for (size_t i = 0; i < SL_COUNTOF(fields); i++)
+        if (strcmp(fields[i].name, name) == 0 && fields[i].kinds & 1u << request->kind)
+            return json_is_null(value) ? SL_OK : fields[i].read(&fields[i], value, request, error);
+    for (size_t i = 0; i < SL_COUNTOF(unsupported); i++)
+        if (strcmp(unsupported[i], name) == 0) {
+            field f = {.name = unsupported[i]};
+            return json_is_null(value) ? SL_OK : read_unsupported(&f, value, request, error);
+        }
+    note_ignored(request, name);
+    return SL_OK;
+}
+
+static sl_status check_together(sl_api_request *request, sl_api_error *error)
+{
+    bool chat = request->kind == SL_API_CHAT;
+    if (chat ? !request->messages : !request->prompt)
+        FAIL_FIELD(chat ? "messages" : "prompt", "'%s' is missing", chat ? "messages" : "prompt");
+    if (json_object_get(request->root, "stream_options") &&
+        !json_is_null(json_object_get(request->root, "stream_options")) && !request->stream)
+        FAIL_FIELD("stream_options", "'stream_options' needs 'stream': true");
+    if (request->sampling.n_logprobs > 0 && !request->logprobs)
+        FAIL_FIELD("top_logprobs", "'top_logprobs' needs 'logprobs': true");
+    const json_t *newer = json_object_get(request->root, "max_completion_tokens");
+    if (chat && json_is_integer(newer)) /* overrides max_tokens wherever it stands */
+        request->max_tokens = (uint32_t)json_integer_value(newer);
+    request->sampling.want_logprob = request->logprobs;
+    request->sampling.allowed_tokens = (sl_token_list){request->allowed_tokens.ids, request->allowed_tokens.n};
+    return SL_OK;
+}
+
+sl_status sl_api_parse(sl_api_kind kind, const char *body, size_t n_bytes, sl_api_request *request, sl_api_error *error)
+{
+    *request = (sl_api_request){.kind = kind, .n = 1, .sampling = sl_sample_params_default()};
+    request->sampling.temperature = 1;
+    request->max_tokens = kind == SL_API_CHAT ? UINT32_MAX : 16;
+    json_error_t why;
+    request->root = json_loadb(body, n_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
+    if (!request->root)
+        return sl_api_fail(error, SL_ERR_FORMAT, 400, NULL, "the body is not JSON that can be read: line %d: %.200s",
+                           why.line, why.text);
+    if (!json_is_object(request->root))
+        return sl_api_fail(error, SL_ERR_FORMAT, 400, NULL, "the body must be a JSON object");
+    const char *name;
+    json_t *value;
+    json_object_foreach(request->root, name, value)
+    {
+        SL_TRY(read_member(name, value, request, error));
+    }
+    return check_together(request, error);
+}
+
+void sl_api_request_drop_input(sl_api_request *request)
+{
+    for (size_t i = 0; i < request->n_prompts; i++)
+        sl_tokens_free(&request->prompts[i]);
+    free(request->prompts);
+    free(request->stop_strings);
+    json_decref(request->root);
+    request->prompts = NULL;
+    request->stop_strings = NULL;
+    request->n_prompts = request->n_stop_strings = 0;
+    request->root = NULL;
+    request->messages = request->prompt = NULL;
+}
+
+void sl_api_request_free(sl_api_request *request)
+{
+    sl_api_request_drop_input(request);
+    free(request->bias);
+    sl_tokens_free(&request->stop_tokens);
+    sl_tokens_free(&request->allowed_tokens);
+    *request = (sl_api_request){0};
+}

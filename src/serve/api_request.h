@@ -1,0 +1,66 @@
+/* What a client asks for: the body of /v1/chat/completions or /v1/completions, read and checked, then turned into tokens.
+ * Fields, their ranges and defaults: docs/SERVER.md. */
+#ifndef SL_SERVE_API_REQUEST_H
+#define SL_SERVE_API_REQUEST_H
+
+#include "app/bundle.h"
+
+#include <jansson.h>
+
+typedef enum sl_api_kind { SL_API_CHAT, SL_API_COMPLETION } sl_api_kind;
+
+enum {
+    SL_API_MAX_CHOICES = 128, /* answers to one request: prompts times n */
+    SL_API_MAX_MESSAGES = 4096,
+    SL_API_MAX_TOKENS = 4096 /* of a list in a field */,
+    SL_API_MAX_BIAS = 1024,
+};
+
+/* An error as OpenAI's API words it. */
+typedef struct sl_api_error {
+    int status;       /* HTTP */
+    const char *code; /* static; NULL = none */
+    char param[64];   /* field it is about; "" = none */
+    char message[320];
+} sl_api_error;
+
+/* Fills *error and returns code. */
+sl_status sl_api_fail(sl_api_error *error, sl_status code, int status, const char *param, const char *format, ...)
+    SL_PRINTF(5, 6);
+
+typedef struct sl_api_request {
+    sl_api_kind kind;
+    char model[256]; /* "" = not given */
+    bool stream, include_usage, logprobs, ignore_eos, seeded;
+    uint32_t n;          /* choices of each prompt */
+    uint32_t max_tokens; /* UINT32_MAX = up to the context */
+    sl_sample_params sampling;
+    sl_logit_bias *bias;
+    sl_tokens stop_tokens; /* given ones */
+    sl_tokens allowed_tokens;
+    sl_bytes *stop_strings; /* into root */
+    size_t n_stop_strings;
+    char ignored[160]; /* names of unknown fields, comma-separated */
+
+    sl_tokens *prompts; /* filled by sl_api_tokenize */
+    size_t n_prompts;
+
+    json_t *root;           /* the body; what follows points into it */
+    const json_t *messages; /* chat */
+    const json_t *prompt;   /* completion */
+} sl_api_request;
+
+/* Reads a body of any n_bytes. *request must be freed in any case. Not SL_OK: *error says what to answer. */
+SL_WARN_UNUSED sl_status sl_api_parse(sl_api_kind kind, const char *body, size_t n_bytes, sl_api_request *request,
+                                      sl_api_error *error);
+
+/* Makes the tokens of a parsed request's prompts with the bundle's template and vocabulary. Prompts
+ * of more than context tokens are refused. May take long: never on the event loop. */
+SL_WARN_UNUSED sl_status sl_api_tokenize(const sl_bundle *bundle, uint32_t context, sl_api_request *request,
+                                         sl_api_error *error);
+
+/* Frees the body and the prompts, which nobody needs once the engine has them. */
+void sl_api_request_drop_input(sl_api_request *request);
+void sl_api_request_free(sl_api_request *request);
+
+#endif
