@@ -1,8 +1,8 @@
 /* The service: an engine on a thread of its own, and tickets by which any thread talks to it.
  *
  * A submitted request is a ticket. Two queues lie between its holder and the engine thread, both bounded:
- *   in   new and cancelled tickets. At most max_tickets exist at once, finished ones that nobody released included; then
- *        submit is refused with SL_ERR_LIMIT. A cancel needs no room: a ticket stands in the queue once.
+ *   in   new and cancelled tickets. At most max_tickets exist at once, finished ones that nobody released included;
+ *        then submit is refused with SL_ERR_LIMIT. A cancel needs no room: a ticket stands in the queue once.
  *   out  each ticket has a ring of its own for its events, of at most event_bytes, so that a slow reader fills nobody
  *        else's and the engine never waits. When a token finds no room, the ticket's request is ended with
  *        SL_FINISH_ERROR and SL_ERR_LIMIT; what had found room can still be read.
@@ -50,8 +50,8 @@ sl_ticket *sl_inbox_take(sl_inbox *inbox);
 /* Submits a request; everything it points to is copied. Its on_event and user are not used (user of the ticket is);
  * on_logits is called on the engine thread with the ticket's user. Refused at once: SL_ERR_LIMIT (too many tickets),
  * SL_ERR_STATE (draining, or the engine has failed), SL_ERR_NOMEM, and SL_ERR_UNSUPPORTED for several choices (submit a
- * ticket for each: they share their prompt through the prefix tree) or log-probabilities of the prompt. What the engine itself refuses comes as the ticket's
- * first event, FINISHED without ACCEPTED. The caller releases *out. */
+ * ticket for each: they share their prompt through the prefix tree) or log-probabilities of the prompt. What the engine
+ * itself refuses comes as the ticket's first event, FINISHED without ACCEPTED. The caller releases *out. */
 SL_WARN_UNUSED sl_status sl_service_submit(sl_service *service, sl_inbox *inbox, const sl_request *request, void *user,
                                            sl_ticket **out, sl_err *err);
 

@@ -1,5 +1,5 @@
-/* What a client asks for: the body of /v1/chat/completions or /v1/completions, read and checked, then turned into tokens.
- * Fields, their ranges and defaults: docs/SERVER.md. */
+/* What a client asks for: the body of /v1/chat/completions or /v1/completions, read and checked, then turned into
+ * tokens. Fields, their ranges and defaults: docs/SERVER.md. */
 #ifndef SL_SERVE_API_REQUEST_H
 #define SL_SERVE_API_REQUEST_H
 

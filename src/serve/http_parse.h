@@ -1,5 +1,5 @@
-/* HTTP/1.1 requests, read strictly (RFC 9112): what two readers could understand differently is refused. Pure functions on
- * bytes, without sockets or memory of their own. */
+/* HTTP/1.1 requests, read strictly (RFC 9112): what two readers could understand differently is refused. Pure
+ * functions on bytes, without sockets or memory of their own. */
 #ifndef SL_SERVE_HTTP_PARSE_H
 #define SL_SERVE_HTTP_PARSE_H
 
@@ -20,8 +20,8 @@ typedef struct sl_http_head {
     uint64_t content_length; /* 0 when chunked or absent */
 } sl_http_head;
 
-/* Length of the head at bytes, its empty line included; 0 when n_bytes does not hold its end. *scanned (0 at first) keeps
- * how far previous calls have looked, so that bytes which arrive one by one cost no more than together. */
+/* Length of the head at bytes, its empty line included; 0 when n_bytes does not hold its end. *scanned (0 at first)
+ * keeps how far previous calls have looked, so that bytes which arrive one by one cost no more than together. */
 size_t sl_http_head_length(const char *bytes, size_t n_bytes, size_t *scanned);
 
 /* Reads a whole head of n_bytes. 0, or the HTTP status that refuses it: 400 (not HTTP, or ambiguous), 414, 415 (encoded
@@ -37,9 +37,9 @@ typedef struct sl_http_chunks {
 
 enum { SL_HTTP_CHUNKS_MORE, SL_HTTP_CHUNKS_DATA, SL_HTTP_CHUNKS_DONE, SL_HTTP_CHUNKS_BAD };
 
-/* Reads on in a chunked body, of which n_bytes are at bytes; *used gets how many of them are done with. DATA: *n_data body
- * bytes begin at bytes + *used - *n_data; call again with the rest. MORE: all bytes are used. DONE: the body has ended,
- * the rest is another request's. BAD: answer 400. */
+/* Reads on in a chunked body, of which n_bytes are at bytes; *used gets how many of them are done with. DATA: *n_data
+ * body bytes begin at bytes + *used - *n_data; call again with the rest. MORE: all bytes are used. DONE: the body has
+ * ended, the rest is another request's. BAD: answer 400. */
 int sl_http_read_chunks(sl_http_chunks *chunks, const char *bytes, size_t n_bytes, size_t *used, size_t *n_data);
 
 #endif

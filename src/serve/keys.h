@@ -14,8 +14,8 @@ typedef struct sl_keys sl_keys;
 SL_WARN_UNUSED sl_status sl_keys_open(const char *path, sl_keys **out, sl_err *err);
 void sl_keys_close(sl_keys *keys);
 
-/* Number of the key, from 1 on, when authorization is "Bearer KEY" with one of the keys; 0 otherwise. The time this takes depends on how many keys there are,
- * not on what they or the given one hold (CVE-2025-59425). */
+/* Number of the key, from 1 on, when authorization is "Bearer KEY" with one of the keys; 0 otherwise. The time this
+ * takes depends on how many keys there are, not on what they or the given one hold (CVE-2025-59425). */
 SL_WARN_UNUSED uint32_t sl_keys_find(const sl_keys *keys, const char *authorization);
 
 #endif

@@ -78,6 +78,14 @@ class Server:
             time.sleep(0.01)
 
 
+def is_idle(metrics):
+    return metrics["vllm:num_requests_running"] + metrics["vllm:num_requests_waiting"] == 0
+
+
+def is_busy(metrics):
+    return metrics["vllm:num_requests_running"] > 0
+
+
 def refuse_constant(word):
     raise ValueError(f"{word} is no JSON")
 

@@ -8,18 +8,10 @@ from pathlib import Path
 
 import running
 import harness
-from running import Reader, events, readable, request
+from running import Reader, events, is_busy, is_idle, readable, request
 
 LONG = {"prompt": "x", "n": 100, "max_tokens": 250, "ignore_eos": True}  # about 25,000 tokens
 SHORT = {"prompt": "x", "max_tokens": 3, "temperature": 0}
-
-
-def is_idle(metrics):
-    return metrics["vllm:num_requests_running"] + metrics["vllm:num_requests_waiting"] == 0
-
-
-def is_busy(metrics):
-    return metrics["vllm:num_requests_running"] > 0
 
 
 class Http(harness.Case):
@@ -37,7 +29,8 @@ class Http(harness.Case):
     def test_routes(self):
         server = self.start()
         for method, path, expected in (("GET", "/", 404), ("GET", "/v1/completions", 405), ("POST", "/health", 405),
-                                       ("GET", "/v1/models?x=1", 200), ("GET", "/v1/modelsx", 404), ("BREW", "/health", 405)):
+                                       ("GET", "/v1/models?x=1", 200), ("GET", "/v1/modelsx", 404),
+                                       ("BREW", "/health", 405)):
             status, headers, body = server.ask(method, path)
             self.assertEqual(status, expected, path)
             if status >= 400:
@@ -143,10 +136,12 @@ class Http(harness.Case):
 
     def test_hostile_json(self):
         server = self.start()
-        bodies = [b"", b"{", b"null", b"[" * 1_000_000, b'{"prompt":' * 100_000, b"\xff\xfe{\x00}\x00", b'{"prompt":"\\ud800"}',
+        bodies = [b"", b"{", b"null", b"[" * 1_000_000, b'{"prompt":' * 100_000, b"\xff\xfe{\x00}\x00",
+                  b'{"prompt":"\\ud800"}',
                   b'{"prompt":"x","prompt":"y"}', b'{"prompt":"x","n":1e999}', b'{"prompt":"x","temperature":NaN}',
                   b'{"prompt":"x","n":99999999999999999999}', b'{"\\u0000":1}', b'{"prompt":"\xc3"}',
-                  b'{"prompt":{"a":1}}', b'{"prompt":[[[1]]]}', b'{"prompt":[null]}', b'{"prompt":[-1]}', b'{"prompt":[1.5]}']
+                  b'{"prompt":{"a":1}}', b'{"prompt":[[[1]]]}', b'{"prompt":[null]}', b'{"prompt":[-1]}',
+                  b'{"prompt":[1.5]}']
         for body in bodies:
             for path in ("/v1/completions", "/v1/chat/completions"):
                 started = time.monotonic()
