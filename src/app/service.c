@@ -225,8 +225,8 @@ sl_status sl_service_submit(sl_service *s, sl_inbox *inbox, const sl_request *re
                             sl_err *err)
 {
     *out = NULL;
-    if (request->n_choices > 1 || request->prompt_logprobs)
-        SL_FAIL(err, SL_ERR_UNSUPPORTED, "a ticket has one choice and no log-probabilities of its prompt");
+    if (request->n_choices > 1 || request->prompt_logprobs || request->pooling != SL_POOLING_NONE)
+        SL_FAIL(err, SL_ERR_UNSUPPORTED, "a ticket has one choice, no log-probabilities of its prompt, no embedding");
     sl_ticket *t = calloc(1, sizeof *t);
     if (!t)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for a ticket");

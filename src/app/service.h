@@ -50,8 +50,8 @@ sl_ticket *sl_inbox_take(sl_inbox *inbox);
 /* Submits a request; everything it points to is copied. Its on_event and user are not used (user of the ticket is);
  * on_logits is called on the engine thread with the ticket's user. Refused at once: SL_ERR_LIMIT (too many tickets),
  * SL_ERR_STATE (draining, or the engine has failed), SL_ERR_NOMEM, and SL_ERR_UNSUPPORTED for several choices (submit a
- * ticket for each: they share their prompt through the prefix tree) or log-probabilities of the prompt. What the engine
- * itself refuses comes as the ticket's first event, FINISHED without ACCEPTED. The caller releases *out. */
+ * ticket for each: they share their prompt through the prefix tree), log-probabilities of the prompt, or an embedding.
+ * What the engine itself refuses comes as the ticket's first event, FINISHED without ACCEPTED. The caller releases *out. */
 SL_WARN_UNUSED sl_status sl_service_submit(sl_service *service, sl_inbox *inbox, const sl_request *request, void *user,
                                            sl_ticket **out, sl_err *err);
 

@@ -4,8 +4,8 @@
 
 #include "cli/options.h"
 
-extern const sl_command sl_cmd_run, sl_cmd_serve, sl_cmd_tokenize, sl_cmd_info, sl_cmd_eval, sl_cmd_bench, sl_cmd_bench_throughput,
-    sl_cmd_bench_techniques, sl_cmd_pull, sl_cmd_list, sl_cmd_rm, sl_cmd_help;
+extern const sl_command sl_cmd_run, sl_cmd_serve, sl_cmd_tokenize, sl_cmd_info, sl_cmd_eval, sl_cmd_bench,
+    sl_cmd_bench_throughput, sl_cmd_bench_techniques, sl_cmd_pull, sl_cmd_list, sl_cmd_rm, sl_cmd_help;
 
 /* All commands, in the order of the overview; *n gets their number. Static storage. */
 const sl_command *const *sl_commands(size_t *n);
