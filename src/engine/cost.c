@@ -16,14 +16,21 @@ static const double row_knots[SL_COST_ROW_TERMS - 1] = {1, 4, 8, 16, 32, 64, 128
 static const double wanted_knots[SL_COST_WANTED_TERMS - 1] = {1, 4, 8, 16, 32};
 enum { WANTED = SL_COST_ROW_TERMS, ROW_POSITIONS = WANTED + SL_COST_WANTED_TERMS, TILE_POSITIONS };
 
+/* The smaller one; fmin, which also knows NaN, is a call. */
+static inline double least(double a, double b)
+{
+    return a < b ? a : b;
+}
+
 static void split_at(double n, const double *knots, int n_knots, double *out)
 {
     double begin = 0;
     for (int i = 0; i < n_knots; i++) {
-        out[i] = fmax(0, fmin(n, knots[i]) - begin);
+        double part = least(n, knots[i]) - begin;
+        out[i] = part > 0 ? part : 0;
         begin = knots[i];
     }
-    out[n_knots] = fmax(0, n - begin);
+    out[n_knots] = n > begin ? n - begin : 0;
 }
 
 /* a[i]: time of each term by the prior. */
@@ -56,7 +63,7 @@ void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uin
         for (uint32_t r = 0; r < n_rows; r += SL_ATTENTION_ROWS) {
             uint32_t n = SL_MIN(n_rows - r, (uint32_t)SL_ATTENTION_ROWS);
             double end = (double)position + r + n;
-            tiles += window > 0 ? fmin(end, window + n - 1) : end;
+            tiles += window > 0 ? least(end, window + n - 1) : end;
         }
         work->tile_positions += cost->share[g] * tiles;
     }

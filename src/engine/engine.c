@@ -76,6 +76,29 @@ sl_status sl_engine_measure(const sl_engine_model *model, const sl_engine_option
     return SL_OK;
 }
 
+sl_status sl_engine_choose_kv(const sl_engine_model *model, sl_engine_options *options, int n_threads,
+                              uint64_t free_bytes, sl_kv_choice *out, sl_err *err)
+{
+    sl_engine_options whole = *options;
+    sl_engine_memory memory;
+    whole.kv_bytes = 0;
+    SL_TRY(sl_engine_measure(model, &whole, n_threads, &memory, err));
+    uint64_t others = memory.total_bytes - memory.kv_bytes, left = free_bytes - SL_MIN(free_bytes, others);
+    *out = (sl_kv_choice){.given = options->kv_bytes > 0,
+                          .kv_bytes = options->kv_bytes,
+                          .needed_bytes = memory.kv_bytes,
+                          .free_bytes = free_bytes,
+                          .n_sequences = SL_MAX(options->n_sequences, 1),
+                          .context = memory.context};
+    if (!out->given)
+        out->kv_bytes = SL_MIN(memory.kv_bytes, left / 4 * 3);
+    if (out->kv_bytes == 0)
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory is left for keys and values: %.1f MB are free, %.1f MB wanted besides",
+                (double)free_bytes / 1e6, (double)others / 1e6);
+    options->kv_bytes = out->kv_bytes;
+    return SL_OK;
+}
+
 static sl_status open_batch(sl_engine *e, sl_err *err)
 {
     e->rows = calloc(e->options.chunk, sizeof *e->rows);

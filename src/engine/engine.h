@@ -48,6 +48,22 @@ typedef struct sl_engine_memory {
 SL_WARN_UNUSED sl_status sl_engine_measure(const sl_engine_model *model, const sl_engine_options *options,
                                            int n_threads, sl_engine_memory *out, sl_err *err);
 
+/* How much memory for keys and values was chosen, and by what. */
+typedef struct sl_kv_choice {
+    bool given;            /* options said how much */
+    uint64_t kv_bytes;     /* chosen */
+    uint64_t needed_bytes; /* of all sequences with their context filled: never more is chosen unless given */
+    uint64_t free_bytes;   /* as the caller said */
+    uint32_t n_sequences, context;
+} sl_kv_choice;
+
+/* Sets options->kv_bytes where it is 0: to what n_sequences sequences of the context (the model's own where that is 0)
+ * need, or if that is less to three quarters of free_bytes, less the engine's other memory. free_bytes: what may still be
+ * taken (base/memory.h) when the weights are in memory. SL_ERR_NOMEM when that leaves nothing; errors of
+ * sl_engine_measure. */
+SL_WARN_UNUSED sl_status sl_engine_choose_kv(const sl_engine_model *model, sl_engine_options *options, int n_threads,
+                                             uint64_t free_bytes, sl_kv_choice *out, sl_err *err);
+
 /* Copies model; what it points to and pool must outlive the engine. SL_ERR_NOMEM says how much was wanted; SL_ERR_LIMIT
  * when kv_bytes do not hold one block for each layer. */
 SL_WARN_UNUSED sl_status sl_engine_open(const sl_engine_model *model, const sl_engine_options *options,
@@ -110,7 +126,7 @@ typedef struct sl_request {
     uint32_t n_choices;          /* answers to the prompt, each with random numbers of its own; 0 = 1 */
     uint64_t tenant;             /* requests of different tenants share nothing; each gets a fair part of the time */
     double tenant_weight;        /* how large a part; 0 = 1. The last request's counts */
-    int32_t priority;            /* higher is served first */
+    int32_t priority;            /* higher is served first, and may push out running requests of lower priority */
     int64_t ttft_target_us;      /* from submit to the first token; 0 = none. engine/schedule.h says what targets do */
     int64_t itl_target_us;       /* from one token to the next; 0 = none */
     bool warm;                   /* with max_tokens 0: compute the prompt so that later requests find it cached */

@@ -230,6 +230,17 @@ void sl_kv_need(sl_kv *kv, sl_sequence *s, uint32_t n_blocks[SL_MAX_KV_GROUPS])
     }
 }
 
+void sl_kv_add_sole(const sl_kv *kv, const sl_sequence *s, uint64_t n_blocks[SL_MAX_KV_GROUPS])
+{
+    const sl_prefix *tree = &kv->tree;
+    for (int g = 0; g < kv->plan->n_groups; g++)
+        for (uint32_t i = s->n_freed[g]; i < s->n_taken[g]; i++) {
+            uint32_t block = s->blocks[g][i], node = tree->node_of[g][block];
+            bool cached = node != SL_NO_NODE, pinned = cached && tree->nodes[node].n_pins[g] > 0;
+            n_blocks[g] += !pinned && kv->pools[g].refs[block] == 1u + cached;
+        }
+}
+
 uint32_t sl_kv_match(sl_kv *kv, sl_sequence *s)
 {
     uint32_t node, before = s->n_done;

@@ -45,6 +45,9 @@ void sl_kv_enter(sl_kv *kv, sl_sequence *sequence);
 /* Blocks of the group that the sequence still needs for all its tokens, those apart that others hold already. */
 void sl_kv_need(sl_kv *kv, sl_sequence *sequence, uint32_t n_blocks[SL_MAX_KV_GROUPS]);
 
+/* Adds to each group the blocks that nobody but the sequence and the tree holds: they can be had once it is released. */
+void sl_kv_add_sole(const sl_kv *kv, const sl_sequence *sequence, uint64_t n_blocks[SL_MAX_KV_GROUPS]);
+
 /* Moves the sequence forward over what the tree holds of its tokens, as far as a hit is of use: all blocks of full
  * groups and those that windows still reach. Never over its last token, nor over a position whose logits are asked for.
  * Returns the number of positions gained. */

@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-static const double factor_step = 0.2; /* what one more waiting prompt adds to itl_factor */
+static const double most_slowdown = 10; /* of prompts, where targets leave them hardly anything */
 
 sl_schedule_options sl_schedule_options_default(void)
 {
@@ -11,7 +11,6 @@ sl_schedule_options sl_schedule_options_default(void)
                                  .ageing_us = 30000000,
                                  .ageing_turn = 8,
                                  .itl_factor = 1.8,
-                                 .crowd_factor = 3,
                                  .most_preemptions = 4};
 }
 
@@ -40,9 +39,14 @@ static void sift_up(const sl_task *tasks, uint32_t *heap, uint32_t i, before_fn 
     }
 }
 
-/* Heapsort: in place, and the C library's qsort may allocate. */
+/* Heapsort: in place, and the C library's qsort may allocate. Often all are in order already. */
 static void sort(const sl_task *tasks, uint32_t *order, uint32_t n, before_fn *before)
 {
+    uint32_t n_sorted = SL_MIN(n, 1);
+    while (n_sorted < n && !before(&tasks[order[n_sorted]], &tasks[order[n_sorted - 1]]))
+        n_sorted++;
+    if (n_sorted == n)
+        return;
     for (uint32_t i = n / 2; i-- > 0;)
         sift_down(tasks, order, n, i, before);
     for (uint32_t end = n; end > 1; end--) {
@@ -113,24 +117,56 @@ static void give_ageing_turn(const sl_schedule *schedule, sl_task *tasks, uint32
         oldest->ageing = true;
 }
 
-/* How many times a decoding step a step may take for streams without a target. */
-static double step_factor(const sl_schedule *schedule, const sl_task *tasks, uint32_t n)
+/* Time that a prediction may come to when limit_us must hold in nearly all cases. */
+static double with_margin(const sl_cost *cost, double limit_us)
 {
-    const sl_schedule_options *o = &schedule->options;
-    double n_prompts = 0;
-    for (uint32_t i = 0; i < n; i++)
-        n_prompts += !sl_task_decodes(&tasks[i]);
-    return fmin(o->itl_factor + factor_step * fmax(0, n_prompts - 1), fmax(o->itl_factor, o->crowd_factor));
+    return limit_us / (1 + 3 * cost->spread);
 }
 
-/* What a stretch of prefill takes beside the streams, as a multiple of what it takes alone. */
-static double slowdown(const sl_schedule *schedule, const sl_task *tasks, uint32_t n)
+/* Work of one decoding row for each running task. With only_decoding, those of tasks that do decode; otherwise also those
+ * of tasks that will, at no position, since what they attend is not yet there. */
+static sl_step_work decode_work(const sl_cost *cost, const sl_task *tasks, uint32_t n, bool only_decoding)
 {
-    double factor = step_factor(schedule, tasks, n);
+    sl_step_work work = {0};
     for (uint32_t i = 0; i < n; i++)
         if (sl_task_decodes(&tasks[i]))
-            return factor / (factor - 1);
-    return 1;
+            sl_cost_add(cost, &work, tasks[i].n_done, 1, 1);
+        else if (tasks[i].running && !only_decoding)
+            sl_cost_add(cost, &work, 0, 1, 1);
+    return work;
+}
+
+/* How many times a decoding step a step with so many prompts may take for streams without a target. */
+static double step_factor(const sl_schedule *schedule, uint32_t n_prompts)
+{
+    return pow(schedule->options.itl_factor, SL_MAX(n_prompts, 1));
+}
+
+/* What a stretch of prefill takes beside the streams, as a multiple of what it takes alone: steps are as long as the
+ * streams' targets allow, or the factor with all prompts running that there are slots for, or a full chunk. */
+static double slowdown(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n)
+{
+    const sl_schedule_options *o = &schedule->options;
+    sl_step_work streams = decode_work(cost, tasks, n, true), full = streams;
+    if (streams.n_rows == 0)
+        return 1;
+    uint32_t n_free = o->n_slots - SL_MIN(streams.n_rows, o->n_slots);
+    double alone_us = sl_cost_predict_us(cost, &streams);
+    double usual_us = step_factor(schedule, SL_MIN(n - streams.n_rows, n_free)) * alone_us;
+    sl_cost_add(cost, &full, 0, o->max_rows, 1);
+    double step_us = sl_cost_predict_us(cost, &full);
+    for (uint32_t i = 0; i < n; i++) {
+        double target_us = with_margin(cost, (double)tasks[i].itl_target_us);
+        if (sl_task_decodes(&tasks[i]))
+            step_us = fmin(step_us, target_us > alone_us ? target_us : usual_us);
+    }
+    return fmin(step_us / (step_us - alone_us), most_slowdown);
+}
+
+/* Time of the task's own work, were it alone. */
+static double prefill_us(const sl_schedule *schedule, const sl_cost *cost, const sl_task *task)
+{
+    return sl_cost_prefill_us(cost, task->n_done, task->n_left, schedule->options.max_rows);
 }
 
 /* Moore and Hodgson's rule. order[0..n): not decoding. What has a higher priority is done before, with a deadline or not. */
@@ -179,18 +215,22 @@ void sl_schedule_order(const sl_schedule *schedule, const sl_cost *cost, sl_tena
                        uint32_t n, int64_t now_us, uint32_t *order, uint32_t *scratch)
 {
     uint32_t n_prefills = 0;
+    bool deadlines = false;
     for (uint32_t i = 0; i < n; i++) {
         sl_task *task = &tasks[i];
         task->deadline_us = next_deadline(task);
         task->feasible = task->ageing = false;
-        task->prefill_us = task->key = 0;
+        task->key = 0;
         if (sl_task_decodes(task))
             continue;
         order[n_prefills++] = i;
-        task->prefill_us = sl_cost_prefill_us(cost, task->n_done, task->n_left, schedule->options.max_rows);
+        deadlines |= task->deadline_us < INT64_MAX;
         task->key = sl_tenants_lead(tenants, task->tenant) > schedule->options.max_rows;
     }
-    find_feasible(tasks, n_prefills, now_us, slowdown(schedule, tasks, n), order, scratch);
+    for (uint32_t i = 0; i < n_prefills && deadlines; i++)
+        tasks[order[i]].prefill_us = prefill_us(schedule, cost, &tasks[order[i]]);
+    if (deadlines)
+        find_feasible(tasks, n_prefills, now_us, slowdown(schedule, cost, tasks, n), order, scratch);
     give_tags(tenants, tasks, n_prefills, order);
     give_ageing_turn(schedule, tasks, n, now_us);
     for (uint32_t i = 0; i < n; i++)
@@ -212,25 +252,6 @@ bool sl_schedule_opens_batch(const sl_schedule *schedule, const sl_task *tasks, 
         waited_us = SL_MAX(waited_us, now_us - tasks[i].arrived_us);
     }
     return o->batching == SL_BATCHING_STATIC || n >= o->n_slots || waited_us >= o->max_wait_us;
-}
-
-/* Time that a prediction may come to when limit_us must hold in nearly all cases. */
-static double with_margin(const sl_cost *cost, double limit_us)
-{
-    return limit_us / (1 + 3 * cost->spread);
-}
-
-/* Work of one decoding row for each running task. With only_decoding, those of tasks that do decode; otherwise also those
- * of tasks that will, at no position, since what they attend is not yet there. */
-static sl_step_work decode_work(const sl_cost *cost, const sl_task *tasks, uint32_t n, bool only_decoding)
-{
-    sl_step_work work = {0};
-    for (uint32_t i = 0; i < n; i++)
-        if (sl_task_decodes(&tasks[i]))
-            sl_cost_add(cost, &work, tasks[i].n_done, 1, 1);
-        else if (tasks[i].running && !only_decoding)
-            sl_cost_add(cost, &work, 0, 1, 1);
-    return work;
 }
 
 bool sl_schedule_may_start(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,
@@ -262,7 +283,7 @@ double sl_schedule_limit_us(const sl_schedule *schedule, const sl_cost *cost, co
     if (decoding.n_rows == 0)
         return INFINITY;
     double alone_us = sl_cost_predict_us(cost, &decoding), limit_us = INFINITY;
-    double usual_us = step_factor(schedule, tasks, n) * sl_cost_predict_us(cost, &all);
+    double usual_us = step_factor(schedule, all.n_rows - decoding.n_rows) * sl_cost_predict_us(cost, &all);
     for (uint32_t i = 0; i < n; i++) {
         if (!sl_task_decodes(&tasks[i]))
             continue;
@@ -338,6 +359,12 @@ bool sl_schedule_outranks(const sl_schedule *schedule, const sl_task *a, const s
     return a->id < b->id;
 }
 
+bool sl_schedule_may_push_out(const sl_schedule *schedule, const sl_task *waiting, const sl_task *running)
+{
+    return waiting->priority > running->priority && !running->ageing &&
+           running->n_preemptions < schedule->options.most_preemptions;
+}
+
 /* ---- prediction ---- */
 
 /* Takes the slot that is free first and gives the time. slots[0..n) is unordered. */
@@ -353,12 +380,12 @@ double sl_schedule_predict_us(const sl_schedule *schedule, const sl_cost *cost, 
                               const uint32_t *order, uint32_t index, double *slots)
 {
     const sl_schedule_options *o = &schedule->options;
-    double prefill_end_us = 0, slower = slowdown(schedule, tasks, n);
+    double prefill_end_us = 0, slower = slowdown(schedule, cost, tasks, n);
     sl_step_work all = decode_work(cost, tasks, n, false);
     double itl_us = sl_cost_predict_us(cost, &all);
     uint32_t n_slots = 0;
-    itl_us *= slower > 1 ? step_factor(schedule, tasks, n) : 1; /* tasks[index] itself is a prompt */
-    for (uint32_t i = 0; i < n; i++) {                          /* those that decode, and end some time */
+    itl_us *= slower > 1 ? o->itl_factor : 1; /* where slots are scarce, prompts come one by one */
+    for (uint32_t i = 0; i < n; i++) {        /* those that decode, and end some time */
         const sl_task *task = &tasks[order[i]];
         if (sl_task_decodes(task) && n_slots < o->n_slots)
             slots[n_slots++] = task->n_to_come * itl_us;
@@ -370,7 +397,7 @@ double sl_schedule_predict_us(const sl_schedule *schedule, const sl_cost *cost, 
         if (sl_task_decodes(task))
             continue;
         double *slot = first_slot(slots, n_slots);
-        prefill_end_us = fmax(prefill_end_us, *slot) + slower * task->prefill_us;
+        prefill_end_us = fmax(prefill_end_us, *slot) + slower * prefill_us(schedule, cost, task);
         if (order[i] == index)
             break;
         *slot = prefill_end_us + task->n_to_come * itl_us;

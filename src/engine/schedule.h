@@ -4,8 +4,9 @@
  *
  *   1. It fills an sl_task for each sequence that runs or waits, and calls sl_schedule_order: order[] are the indices of
  *      all tasks, the next to be served first. Decoding tasks come first; they all get their row anyway.
- *   2. It walks order[]; a waiting task starts when sl_schedule_may_start says so and there is memory for it. At the first
- *      that can't start it stops, so that nobody overtakes by being small.
+ *   2. It walks order[]; a waiting task starts when sl_schedule_may_start says so and there is memory for it, and may
+ *      push out running ones of lower priority for that (sl_schedule_may_push_out). At the first that can't start it
+ *      stops, so that nobody overtakes by being small.
  *   3. sl_schedule_share sets n_rows of the running tasks: one for each that decodes, then prompt chunks in order as far
  *      as the step's time limit allows.
  *   4. Where blocks run out, those of the running task are taken that all others outrank (sl_schedule_outranks).
@@ -28,11 +29,15 @@
  * The time of a step with prompts is limited for the sake of the streams that decode beside them:
  *   - a stream with an ITL target must have its token in time: the limit is what is left of the target, less three times
  *     the usual error of the prediction. Targets that not even decoding alone can meet do not count.
- *   - without a target, itl_factor times a step that decodes all running sequences, which keeps the p99 of ITL within
- *     twice what it is without prompts. (With factor f, prompts get 1 - 1/f of the time; the chunks this allows are
- *     large enough that a row costs nearly what it costs in full chunks, so a prompt alone against streams takes little
- *     more than its time alone / (1 - the streams' share).) Each prompt more adds 0.2, up to crowd_factor: a prompt that
- *     is computed slowly holds its slot longer, and with 1.8 throughout a full machine answered 7 % less than with 3 (simulated).
+ *   - without a target, itl_factor to the power of the number of prompts that run, times a step that decodes all running
+ *     sequences. One prompt: the p99 of ITL stays within twice what it is without prompts. (With factor f, prompts get
+ *     1 - 1/f of the time; the chunks this allows are large enough that a row costs nearly what it costs in full chunks,
+ *     so a prompt alone against streams takes little more than its time alone / (1 - the streams' share).) Several hold
+ *     as many slots from which no token comes: all steps meanwhile have smaller batches, and what a step costs whatever
+ *     its rows is paid more often. So they are computed the faster the more there are, from about five on in full
+ *     chunks: what is lost to the machine that only ever fills its chunks stays within 3 %, where a factor that grows
+ *     by 0.2 for each prompt, up to 3, lost up to 8 % (test_schedule_trace.c). Prompts that wait for a slot do not count:
+ *     it is streams that they wait for.
  *   If that leaves no row for a prompt for ageing_turn steps, it gets one KV block of rows all the same. */
 #ifndef SL_ENGINE_SCHEDULE_H
 #define SL_ENGINE_SCHEDULE_H
@@ -53,13 +58,12 @@ typedef struct sl_schedule_options {
     uint32_t max_rows;    /* of a step */
     int64_t ageing_us;    /* waiting longer than this is overdue */
     uint32_t ageing_turn; /* steps with prompts between two turns of overdue tasks */
-    /* Streams without an ITL target: a step takes at most this many times a decoding one, with one prompt to compute and
-     * with many. */
-    double itl_factor, crowd_factor;
+    /* Streams without an ITL target: a step with one prompt takes at most this many times a decoding one; above 1 */
+    double itl_factor;
     uint32_t most_preemptions; /* of one sequence, before it goes ahead of all that were pre-empted less often */
 } sl_schedule_options;
 
-/* continuous, 1 slot, 512 rows, 30 s, every 8th step, factors 1.8 and 3, 4 pre-emptions */
+/* continuous, 1 slot, 512 rows, 30 s, every 8th step, factor 1.8, 4 pre-emptions */
 sl_schedule_options sl_schedule_options_default(void);
 
 typedef struct sl_schedule {
@@ -84,7 +88,7 @@ typedef struct sl_task {
     /* set by sl_schedule_order */
     int64_t deadline_us; /* of its next token; INT64_MAX = none */
     bool feasible, ageing;
-    double prefill_us, key; /* work of its own; scratch */
+    double prefill_us, key; /* work of its own, where any has a deadline; scratch */
     /* set by sl_schedule_share */
     uint32_t n_rows;
 } sl_task;
@@ -104,6 +108,12 @@ void sl_schedule_order(const sl_schedule *schedule, const sl_cost *cost, sl_tena
  * sl_schedule_opens_batch that said true and the end of that step's starts. */
 bool sl_schedule_may_start(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,
                            const sl_task *task);
+
+/* Whether a running task may be pre-empted so that the waiting one can start: it has a lower priority, not the ageing
+ * turn, and was not pre-empted most_preemptions times. Those that may be pushed out rank last (sl_schedule_outranks), so
+ * the caller takes them from the end, as few as it needs, and none where all of them would not do. Each task is pushed
+ * out most_preemptions times at most once it has computed anything, and the highest priority never: no livelock. */
+bool sl_schedule_may_push_out(const sl_schedule *schedule, const sl_task *waiting, const sl_task *running);
 
 /* Modes STATIC and DYNAMIC, before tasks are started: whether a batch begins now. CONTINUOUS: always true. When it is
  * false nothing may start in this step. */

@@ -22,11 +22,10 @@ static uint32_t count_choices(const sl_sequence *s)
 
 /* ---- admit: in the scheduler's order, as long as there is memory for all the tokens that are known ---- */
 
-/* Blocks of each group that running sequences still need for the tokens they have, and one more for each. */
-static void sum_needs(sl_engine *e, uint64_t sum[SL_MAX_KV_GROUPS])
+/* Blocks of each group that the running sequences before `out` still need for the tokens they have, and one more for each. */
+static void sum_needs(sl_engine *e, const sl_sequence *out, uint64_t sum[SL_MAX_KV_GROUPS])
 {
-    memset(sum, 0, SL_MAX_KV_GROUPS * sizeof *sum);
-    for (sl_sequence *s = e->running; s; s = s->next) {
+    for (sl_sequence *s = e->running; s != out; s = s->next) {
         for (int g = 0; g < e->model.plan->n_groups; g++) {
             uint32_t need = sl_kv_blocks_for(s->n_tokens, e->model.plan->groups[g].window);
             uint32_t have = s->n_taken[g] - s->n_freed[g];
@@ -35,17 +34,24 @@ static void sum_needs(sl_engine *e, uint64_t sum[SL_MAX_KV_GROUPS])
     }
 }
 
-/* Alone, a sequence always fits: submit has made sure. Beside others it waits until it needs to take nothing from them. */
-static bool has_room(sl_engine *e, sl_sequence *s, const uint64_t promised[SL_MAX_KV_GROUPS])
+/* Whether there are slots and memory for s, if the running sequences from `out` on (NULL: none) were not there. Alone, a
+ * sequence always fits: submit has made sure. Beside others it waits until it needs to take nothing from them. */
+static bool has_room(sl_engine *e, sl_sequence *s, const sl_sequence *out)
 {
-    uint32_t need[SL_MAX_KV_GROUPS];
-    if (e->n_running + count_choices(s) > e->options.n_sequences)
+    uint32_t need[SL_MAX_KV_GROUPS], n_slots = e->n_running + count_choices(s);
+    uint64_t promised[SL_MAX_KV_GROUPS] = {0}, freed[SL_MAX_KV_GROUPS] = {0};
+    for (const sl_sequence *r = out; r; r = r->next) {
+        n_slots -= count_choices(r);
+        sl_kv_add_sole(&e->kv, r, freed);
+    }
+    if (n_slots > e->options.n_sequences)
         return false;
-    if (!e->running)
+    if (e->running == out)
         return true;
+    sum_needs(e, out, promised);
     sl_kv_need(&e->kv, s, need);
     for (int g = 0; g < e->model.plan->n_groups; g++)
-        if (promised[g] + need[g] + count_choices(s) > sl_kv_available(&e->kv, g))
+        if (promised[g] + need[g] + count_choices(s) > sl_kv_available(&e->kv, g) + freed[g])
             return false;
     return true;
 }
@@ -69,10 +75,66 @@ static void take_out(sl_sequence **queue, const sl_sequence *s)
     *queue = s->next;
 }
 
+/* Drops a running sequence to the prefix tree. It waits and computes again what is not there any more. */
+static void preempt(sl_engine *e, sl_sequence *s)
+{
+    take_out(&e->running, s);
+    e->n_running -= count_choices(s);
+    s->n_planned = 0;
+    s->preempted = true;
+    if (s->n_done > 0) { /* else it has only waited so far */
+        s->n_preemptions++;
+        e->statistics.n_preemptions++;
+    }
+    sl_kv_release(&e->kv, s);
+    sl_queue_insert(e, &e->waiting, s);
+}
+
+static bool may_start(sl_engine *e, const sl_task *task, sl_sequence *s)
+{
+    const sl_tasks *t = &e->tasks;
+    return sl_schedule_may_start(&t->schedule, &t->cost, t->tasks, t->n, task) && has_room(e, s, NULL);
+}
+
+/* The first of the running sequences that s may push out, behind which all may be; NULL: there are none. */
+static sl_sequence *find_pushable(sl_engine *e, const sl_task *task)
+{
+    sl_sequence *first = NULL;
+    for (sl_sequence *r = e->running; r; r = r->next) {
+        bool may = task->priority > r->request.priority && /* mostly not; the rest takes a search */
+                   sl_schedule_may_push_out(&e->tasks.schedule, task, sl_tasks_of(&e->tasks, r));
+        first = !may ? NULL : first ? first : r;
+    }
+    return first;
+}
+
+/* Pre-empts running sequences that s may push out, from the last in rank on, until it can start; none when all of them
+ * would not do. */
+static bool push_out(sl_engine *e, const sl_task *task, sl_sequence *s)
+{
+    sl_tasks *t = &e->tasks;
+    sl_sequence *first = find_pushable(e, task);
+    if (!first)
+        return false;
+    for (sl_sequence *r = first; r; r = r->next)
+        sl_tasks_of(t, r)->running = false;
+    bool would_do = sl_schedule_may_start(&t->schedule, &t->cost, t->tasks, t->n, task) && has_room(e, s, first);
+    for (sl_sequence *r = first; r; r = r->next)
+        sl_tasks_of(t, r)->running = true;
+    for (bool more = would_do; more && !may_start(e, task, s);) {
+        sl_sequence *last = first;
+        while (last->next)
+            last = last->next;
+        more = last != first;
+        sl_tasks_of(t, last)->running = false;
+        preempt(e, last);
+    }
+    return would_do && may_start(e, task, s);
+}
+
 static void admit(sl_engine *e, int64_t now_us)
 {
     sl_tasks *t = &e->tasks;
-    uint64_t promised[SL_MAX_KV_GROUPS];
     sl_tasks_gather(t, e->running, e->waiting, NULL, now_us);
     if (!sl_schedule_opens_batch(&t->schedule, t->tasks, t->n, now_us))
         return;
@@ -81,8 +143,7 @@ static void admit(sl_engine *e, int64_t now_us)
         sl_sequence *s = t->sequences[t->order[i]];
         if (task->running)
             continue;
-        sum_needs(e, promised);
-        if (!sl_schedule_may_start(&t->schedule, &t->cost, t->tasks, t->n, task) || !has_room(e, s, promised))
+        if (!may_start(e, task, s) && !push_out(e, task, s))
             break;
         take_out(&e->waiting, s);
         begin_running(e, s);
@@ -132,21 +193,6 @@ static bool needs_rows(sl_engine *e, sl_sequence *s)
         if (sl_kv_makes_next(&e->kv, e->members[i], s))
             return false;
     return true;
-}
-
-/* Drops a running sequence to the prefix tree. It waits and computes again what is not there any more. */
-static void preempt(sl_engine *e, sl_sequence *s)
-{
-    take_out(&e->running, s);
-    e->n_running -= count_choices(s);
-    s->n_planned = 0;
-    s->preempted = true;
-    if (s->n_done > 0) { /* else it has only waited so far */
-        s->n_preemptions++;
-        e->statistics.n_preemptions++;
-    }
-    sl_kv_release(&e->kv, s);
-    sl_queue_insert(e, &e->waiting, s);
 }
 
 /* The one that all others outrank; NULL when that is s. */

@@ -95,6 +95,15 @@ void sl_tasks_gather(sl_tasks *t, sl_sequence *running, sl_sequence *waiting, sl
     sl_schedule_order(&t->schedule, &t->cost, &t->tenants, t->tasks, t->n, now_us, t->order, t->order + t->n);
 }
 
+sl_task *sl_tasks_of(const sl_tasks *t, const sl_sequence *s)
+{
+    uint32_t i = 0;
+    while (i < t->n && t->sequences[i] != s)
+        i++;
+    SL_ASSERT(i < t->n);
+    return &t->tasks[i];
+}
+
 bool sl_tasks_outranks(const sl_tasks *t, const sl_sequence *a, const sl_sequence *b)
 {
     sl_task x = {.id = a->id, .priority = a->request.priority, .n_preemptions = a->n_preemptions};

@@ -30,6 +30,9 @@ void sl_tasks_leave(sl_tasks *tasks, const sl_sequence *sequence);
 /* Makes tasks of all sequences and their order. extra (may be NULL): one more, which only waits. */
 void sl_tasks_gather(sl_tasks *tasks, sl_sequence *running, sl_sequence *waiting, sl_sequence *extra, int64_t now_us);
 
+/* The task that was made of a sequence, which must be among them. */
+sl_task *sl_tasks_of(const sl_tasks *tasks, const sl_sequence *sequence);
+
 /* Whether a keeps its blocks rather than b; the same at any time but for pre-emptions of one of them. */
 bool sl_tasks_outranks(const sl_tasks *tasks, const sl_sequence *a, const sl_sequence *b);
 

@@ -2,6 +2,7 @@
 
 #include "base/checked.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -61,6 +62,7 @@ static void check_sequence(const sl_engine *e, const sl_sequence *s, bool runs)
 }
 
 enum { SPARED_AFTER = 4, AGEING_TURN = 8 }; /* the scheduler's defaults */
+static const double ITL_FACTOR = 1.8;
 
 /* Who keeps its blocks: told here once more, so that a mistake in the scheduler does not hide itself. */
 static bool outranks(const sl_sequence *a, const sl_sequence *b)
@@ -79,16 +81,19 @@ static void check_order(const sl_engine *e)
     const sl_tasks *t = &e->tasks;
     const sl_task *last = NULL;
     bool decodes = false;
-    uint32_t n_rows = 0, n_streams = 0, n_running = 0, n_ageing = 0;
+    uint32_t n_rows = 0, n_streams = 0, n_running = 0, n_prompts = 0, n_ageing = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         const sl_task *task = &t->tasks[t->order[i]];
         n_rows += task->n_rows;
         n_running += task->running;
-        if (task->running && task->n_generated > 0 && task->n_left == 1) {
+        if (task->n_generated > 0 && task->n_left == 1) { /* it decodes, or did until it was pushed out just now */
             decodes |= task->n_rows > 0;
             n_streams += task->n_rows;
+            if (task->n_rows > 0 && !task->running)
+                violation("request %llu was pushed out and has rows", (unsigned long long)task->id);
             continue;
         }
+        n_prompts += task->running;
         if (task->n_rows > 0 && !task->running)
             violation("request %llu waits and has rows", (unsigned long long)task->id);
         if (task->ageing && (last || n_ageing++ > 0))
@@ -101,15 +106,17 @@ static void check_order(const sl_engine *e)
                       (unsigned long long)task->id);
         last = task;
     }
-    /* A step beside streams is within the crowd's factor by the cost model, but for the block that a prompt gets now and
-     * then; a third more, since the model has learned from the step meanwhile. ITL targets allow more, where they are given. */
+    /* A step beside streams is within the prompts' factor by the cost model, but for the block that a prompt gets now and
+     * then; twice that, since the model has learned from the step meanwhile. ITL targets allow more, where they are given. */
     bool targets = false;
     sl_step_work streams = {.n_rows = n_running, .n_wanted = n_running};
     for (uint32_t i = 0; i < t->n; i++)
         targets |= t->tasks[i].itl_target_us > 0;
     if (decodes && !targets && e->statistics.n_steps > 200 && n_rows > n_streams + SL_KV_BLOCK &&
-        (double)e->statistics.last_predicted_us > 4 * sl_cost_predict_us(&t->cost, &streams))
-        violation("a step of %u rows beside %u streams", n_rows, n_streams);
+        (double)e->statistics.last_predicted_us >
+            2 * pow(ITL_FACTOR, n_prompts > 1 ? n_prompts : 1) * sl_cost_predict_us(&t->cost, &streams))
+        violation("a step of %u rows beside %u streams, %u prompts: %.0f us, %.0f to decode", n_rows, n_streams,
+                  n_prompts, (double)e->statistics.last_predicted_us, sl_cost_predict_us(&t->cost, &streams));
     if (t->schedule.dry > AGEING_TURN + 1)
         violation("no prompt was offered rows for %u steps", t->schedule.dry);
 }

@@ -99,6 +99,16 @@ MUTATIONS = {
         ("schedule.c", "if (!a_spared && a->priority != b->priority)\n        return a->priority > b->priority;\n", "")]),
     "never-spared": ("a sequence may be pre-empted without end", [
         ("schedule.c", "if (a_spared != b_spared)\n        return a_spared;\n", "")]),
+    "slow-crowd": ("many prompts get as little of a step as one", [
+        ("schedule.c", "pow(schedule->options.itl_factor, SL_MAX(n_prompts, 1))", "schedule->options.itl_factor")]),
+    "push-nobody": ("nobody makes way for a higher priority", [
+        ("schedule.c", "return waiting->priority > running->priority &&", "return false &&")]),
+    "push-equals": ("who has the same priority is pushed out", [
+        ("schedule.c", "waiting->priority > running->priority", "waiting->priority >= running->priority")]),
+    "push-without-end": ("who was pre-empted often enough is pushed out again", [
+        ("schedule.c", "!running->ageing &&\n           running->n_preemptions < schedule->options.most_preemptions", "!running->ageing")]),
+    "push-in-vain": ("running ones are pushed out though that is not enough", [
+        ("step.c", "for (bool more = would_do; more", "for (bool more = true; more")]),
     "no-budget": ("prompts take all rows, whatever the streams wait", [
         ("schedule.c", "if (limit_us == INFINITY)", "if (true)")]),
     "late-first": ("deadlines that cannot be met go first", [

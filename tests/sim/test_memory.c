@@ -79,17 +79,22 @@ static void make_prompt(uint32_t *prompt, uint32_t n, uint32_t tail)
         prompt[i] = i < PREFIX ? (i * 7 + i / 24) % FAKE_VOCAB : (i * 5 + tail * (i - PREFIX + 1)) % FAKE_VOCAB;
 }
 
+static sl_request make_request(uint32_t *prompt, uint32_t n_prompt, uint32_t tail, uint32_t max_tokens, outcome *o)
+{
+    make_prompt(prompt, n_prompt, tail);
+    return (sl_request){.prompt = prompt,
+                        .n_prompt = n_prompt,
+                        .max_tokens = max_tokens,
+                        .warm = max_tokens == 0,
+                        .sampling = sl_sample_params_default(),
+                        .on_event = on_event,
+                        .user = o};
+}
+
 static sl_status submit(sl_engine *e, uint32_t n_prompt, uint32_t tail, uint32_t max_tokens, outcome *o, sl_err *err)
 {
     uint32_t prompt[CONTEXT];
-    make_prompt(prompt, n_prompt, tail);
-    sl_request r = {.prompt = prompt,
-                    .n_prompt = n_prompt,
-                    .max_tokens = max_tokens,
-                    .warm = max_tokens == 0,
-                    .sampling = sl_sample_params_default(),
-                    .on_event = on_event,
-                    .user = o};
+    sl_request r = make_request(prompt, n_prompt, tail, max_tokens, o);
     return sl_engine_submit(e, &r, NULL, err);
 }
 
@@ -349,6 +354,132 @@ static void test_eviction_order(void **state)
     sl_evict_close(&e);
 }
 
+/* ---- pushing out ---- */
+
+/* Each tenant shares with itself only. */
+static void submit_with(sl_engine *e, int32_t priority, uint64_t tenant, uint32_t n_prompt, uint32_t max_tokens,
+                        outcome *o)
+{
+    uint32_t prompt[CONTEXT];
+    sl_err err;
+    sl_request r = make_request(prompt, n_prompt, 0, max_tokens, o);
+    r.priority = priority;
+    r.tenant = tenant;
+    require(sl_engine_submit(e, &r, NULL, &err), &err);
+}
+
+/* Slots are full: the last of lower priority makes way within a step; of equal priority nobody does. */
+static void test_push_out_of_a_slot(void **state)
+{
+    (void)state;
+    for (int32_t priority = 0; priority < 2; priority++) {
+        sl_engine *e = open_engine(&full_plan, 2, 0);
+        outcome low[2] = {0}, high = {0};
+        submit_with(e, 0, 1, 40, 50, &low[0]);
+        submit_with(e, 0, 2, 40, 50, &low[1]);
+        while (low[1].n_tokens < 5)
+            step(e);
+        submit_with(e, priority, 3, 40, 5, &high);
+        step(e);
+        assert_int_equal(e->statistics.n_preemptions, priority);
+        assert_int_equal(e->running->request.tenant, priority ? 3 : 1);
+        uint32_t n_tokens = low[0].n_tokens;
+        step(e);
+        assert_int_equal(low[0].n_tokens, n_tokens + 1); /* the first goes on */
+        while (!high.n_finished)
+            step(e);
+        assert_int_equal(low[1].n_finished, !priority);
+        run_until_idle(e);
+        assert_true(low[0].n_tokens == 50 && low[1].n_tokens == 50 && high.n_tokens == 5);
+        sl_engine_close(e);
+    }
+}
+
+/* One slot and ever new requests of higher priority: after four times nobody pushes the first one out any more. */
+static void test_push_out_ends(void **state)
+{
+    (void)state;
+    enum { N = 10, SPARED_AFTER = 4 };
+    sl_engine *e = open_engine(&full_plan, 1, 0);
+    outcome low = {0}, high[N] = {0};
+    submit_with(e, -1, 1, 40, 60, &low);
+    for (uint32_t i = 0; i < N; i++) {
+        uint32_t n_tokens = low.n_tokens;
+        while (low.n_tokens == n_tokens)
+            step(e);
+        submit_with(e, 1, 2, 40, 1, &high[i]);
+        step(e);
+        assert_int_equal(high[i].n_tokens, i < SPARED_AFTER);
+    }
+    assert_int_equal(e->statistics.n_preemptions, SPARED_AFTER);
+    while (!low.n_finished)
+        step(e);
+    assert_int_equal(high[N - 1].n_tokens, 0);
+    run_until_idle(e);
+    assert_true(low.n_tokens == 60 && high[N - 1].n_tokens == 1);
+    sl_engine_close(e);
+}
+
+/* Memory is full: those of lower priority make way if that is enough, and go on if it is not. */
+static void test_push_out_of_memory(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 40 };
+    for (int enough = 0; enough < 2; enough++) {
+        sl_engine *e = open_engine(&full_plan, 8, BLOCKS * 1000);
+        outcome first = {0}, low = {0}, high = {0};
+        submit_with(e, 1, 1, 320, 100, &first); /* 21 blocks, and more with time */
+        submit_with(e, 0, 2, 240, 100, &low);   /* 16 */
+        while (low.n_tokens < 2)
+            step(e);
+        submit_with(e, 1, 3, enough ? 200 : 320, 5, &high); /* 13 or 20 */
+        step(e);
+        assert_int_equal(e->statistics.n_preemptions, enough);
+        assert_int_equal(e->n_running, 2);
+        assert_int_equal(e->running->next->request.tenant, enough ? 3 : 2);
+        run_until_idle(e);
+        assert_true(first.n_tokens == 100 && low.n_tokens == 100 && high.n_tokens == 5);
+        sl_engine_close(e);
+    }
+}
+
+/* ---- how much memory ---- */
+
+static void test_memory_is_chosen(void **state)
+{
+    (void)state;
+    sl_engine_model model = {
+        .plan = &full_plan, .backend = fake_backend(), .n_vocab = FAKE_VOCAB, .context_length = CONTEXT};
+    sl_engine_options options = {.n_sequences = 3};
+    sl_engine_memory memory;
+    sl_kv_choice choice;
+    sl_err err;
+    require(sl_engine_measure(&model, &options, 1, &memory, &err), &err);
+    uint64_t others = memory.total_bytes - memory.kv_bytes, blocks = 3 * ((CONTEXT + 15) / 16);
+    assert_int_equal(memory.kv_bytes, blocks * 1000);
+    /* Plenty: what three full contexts need, and no byte more. */
+    require(sl_engine_choose_kv(&model, &options, 1, UINT64_MAX, &choice, &err), &err);
+    assert_true(!choice.given && choice.kv_bytes == memory.kv_bytes && options.kv_bytes == memory.kv_bytes);
+    assert_true(choice.needed_bytes == memory.kv_bytes && choice.context == CONTEXT && choice.n_sequences == 3);
+    sl_engine_memory again;
+    require(sl_engine_measure(&model, &options, 1, &again, &err), &err);
+    assert_memory_equal(&again, &memory, sizeof memory);
+    /* Less: three quarters of what the rest of the engine leaves; the context follows. */
+    options.kv_bytes = 0;
+    require(sl_engine_choose_kv(&model, &options, 1, others + 80000, &choice, &err), &err);
+    assert_int_equal(options.kv_bytes, 60000);
+    require(sl_engine_measure(&model, &options, 1, &again, &err), &err);
+    assert_true(again.kv_bytes <= 60000 && again.context < CONTEXT && again.context >= 20 * 16);
+    /* Nothing. */
+    options.kv_bytes = 0;
+    assert_int_equal(sl_engine_choose_kv(&model, &options, 1, others, &choice, &err), SL_ERR_NOMEM);
+    assert_non_null(strstr(err.message, "free"));
+    /* Who says how much gets it. */
+    options.kv_bytes = 5000000;
+    require(sl_engine_choose_kv(&model, &options, 1, others, &choice, &err), &err);
+    assert_true(choice.given && options.kv_bytes == 5000000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +488,10 @@ int main(void)
         cmocka_unit_test(test_choices_copy_on_write),
         cmocka_unit_test(test_warm_and_pin),
         cmocka_unit_test(test_preemption),
+        cmocka_unit_test(test_push_out_of_a_slot),
+        cmocka_unit_test(test_push_out_ends),
+        cmocka_unit_test(test_push_out_of_memory),
+        cmocka_unit_test(test_memory_is_chosen),
         cmocka_unit_test(test_bytes_are_divided),
         cmocka_unit_test(test_digest),
         cmocka_unit_test(test_eviction_order),

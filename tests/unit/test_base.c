@@ -6,13 +6,17 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/arena.h"
 #include "base/checked.h"
 #include "base/cpu.h"
+#include "base/memory.h"
 #include "base/threads.h"
 #include "base/utf8.h"
 
@@ -220,12 +224,79 @@ static void test_levels(void **state)
     assert_true(sl_cpu_count() >= 1);
 }
 
+/* ---- free memory, by files of a machine that is not there ---- */
+
+static char machine[] = "/tmp/sluice-memory-XXXXXX";
+
+/* Writes a file below the made-up root, with the folders on its way; text NULL removes it. */
+static void tell(const char *name, const char *text)
+{
+    char path[512];
+    int n_root = snprintf(path, sizeof path, "%s/", machine);
+    snprintf(path, sizeof path, "%s/%s", machine, name);
+    for (char *slash = path + n_root; (slash = strchr(slash, '/')) != NULL; *slash++ = '/') {
+        *slash = '\0';
+        (void)mkdir(path, 0700);
+    }
+    if (!text) {
+        assert_int_equal(unlink(path), 0);
+        return;
+    }
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_free_memory(void **state)
+{
+    (void)state;
+    assert_non_null(mkdtemp(machine));
+    assert_true(sl_memory_free_at(machine) == UINT64_MAX); /* nothing is told */
+    tell("proc/meminfo", "MemTotal:  9000 kB\nMemFree:  100 kB\nMemAvailable:   5000 kB\nBuffers: 1 kB\n");
+    assert_true(sl_memory_free_at(machine) == 5000 * 1024);
+    /* v2: the process's own cgroup has no limit, the one above has, less what is used and not reclaimable. */
+    tell("proc/self/cgroup", "0::/outer/inner\n");
+    tell("sys/fs/cgroup/outer/inner/memory.max", "max\n");
+    tell("sys/fs/cgroup/outer/inner/memory.current", "77\n");
+    assert_true(sl_memory_free_at(machine) == 5000 * 1024);
+    tell("sys/fs/cgroup/outer/memory.max", "1000000\n");
+    tell("sys/fs/cgroup/outer/memory.current", "400000\n");
+    assert_true(sl_memory_free_at(machine) == 600000);
+    tell("sys/fs/cgroup/outer/memory.stat", "anon 1\ninactive_file 150000\nactive_file 9\n");
+    assert_true(sl_memory_free_at(machine) == 750000);
+    tell("sys/fs/cgroup/outer/inner/memory.high", "500077\n");
+    assert_true(sl_memory_free_at(machine) == 500000);
+    tell("sys/fs/cgroup/outer/memory.current", "1200000\n"); /* above its limit */
+    assert_true(sl_memory_free_at(machine) == 0);
+    tell("sys/fs/cgroup/outer/memory.max", NULL);
+    tell("sys/fs/cgroup/outer/inner/memory.high", NULL);
+    /* v1, beside other controllers; its outer path is not seen from inside a container. */
+    tell("proc/self/cgroup", "3:cpu,cpuacct:/a\n2:memory_not,xmemory:/a\n4:hugetlb,memory:/a/b\n0::/\n");
+    tell("sys/fs/cgroup/memory/memory.limit_in_bytes", "300000\n");
+    assert_true(sl_memory_free_at(machine) == 300000);
+    tell("sys/fs/cgroup/memory/memory.usage_in_bytes", "200000\n");
+    tell("sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 50000\n");
+    assert_true(sl_memory_free_at(machine) == 150000);
+    tell("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n");
+    tell("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "120000\n");
+    assert_true(sl_memory_free_at(machine) == 120000);
+    /* Nonsense is no limit. */
+    tell("proc/self/cgroup", "nonsense\n::\n4:memory\n");
+    tell("proc/meminfo", "MemAvailable: lots\n");
+    assert_true(sl_memory_free_at(machine) == UINT64_MAX);
+    assert_true(sl_memory_free() > 0);
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", machine);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arena),   cmocka_unit_test(test_checked),        cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_threads), cmocka_unit_test(test_barrier_middle), cmocka_unit_test(test_pin),
-        cmocka_unit_test(test_share),   cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_share),   cmocka_unit_test(test_levels),         cmocka_unit_test(test_free_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

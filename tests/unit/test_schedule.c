@@ -274,11 +274,12 @@ static void test_limit(void **state)
     /* Without a target: 1.8 times a step that decodes both (2 + 1 ms and 2 + 1 positions). */
     double usual = 1.8 * (3000 + 3);
     assert_true(fabs(sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0) - usual) < 1e-6);
-    /* Each prompt that waits besides adds 0.2, up to 3. */
+    /* One that waits changes nothing, each that runs besides is a factor of 1.8 and one more that will decode. */
     sl_task *second = add(&s, 1000);
-    assert_true(fabs(sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0) - 2.0 / 1.8 * usual) < 1e-6);
-    *second = *prompt; /* one that is not there */
-    s.n--;
+    assert_true(fabs(sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0) - usual) < 1e-6);
+    second->running = true;
+    assert_true(fabs(sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0) - 1.8 * 1.8 * (4000 + 4)) < 1e-6);
+    s.n--; /* it is gone */
     /* With a target: what is left of it. */
     sl_task *stream = add_stream(&s, 50000);
     stream->last_us = 10000;
@@ -412,6 +413,26 @@ static void test_outranks(void **state)
     sl_tenants_close(&s.tenants);
 }
 
+static void test_may_push_out(void **state)
+{
+    (void)state;
+    scene s = open_scene();
+    sl_task *low = add_stream(&s, 0), *high = add(&s, 100);
+    high->priority = 1;
+    assert_true(sl_schedule_may_push_out(&s.schedule, high, low));
+    low->ageing = true;
+    assert_false(sl_schedule_may_push_out(&s.schedule, high, low));
+    low->ageing = false;
+    low->n_preemptions = s.schedule.options.most_preemptions - 1;
+    assert_true(sl_schedule_may_push_out(&s.schedule, high, low));
+    low->n_preemptions++;
+    assert_false(sl_schedule_may_push_out(&s.schedule, high, low));
+    low->n_preemptions = 0;
+    low->priority = 1;
+    assert_false(sl_schedule_may_push_out(&s.schedule, high, low));
+    sl_tenants_close(&s.tenants);
+}
+
 /* What there is no memory for goes to the next in order. */
 static uint32_t grant_none_to_first(void *user, uint32_t index, uint32_t n_rows)
 {
@@ -447,7 +468,7 @@ static void test_predict(void **state)
     for (int i = 0; i < 8; i++)
         add_stream(&s, 0)->n_to_come = 100 + 50 * (uint32_t)i;
     sl_schedule_order(&s.schedule, &s.cost, &s.tenants, s.tasks, s.n, 0, s.order, s.scratch);
-    double itl = 2 * (9000 + 8 * 2), slower = 2; /* two prompts: a factor of 1.8 + 0.2 */
+    double itl = 1.8 * (9000 + 8 * 2), slower = 1.8 / 0.8; /* prompts come one by one */
     double wait = sl_schedule_predict_us(&s.schedule, &s.cost, s.tasks, s.n, s.order, 0, slots);
     assert_true(fabs(wait - 100 * itl - slower * one) < 1);
     wait = sl_schedule_predict_us(&s.schedule, &s.cost, s.tasks, s.n, s.order, 1, slots);
@@ -475,6 +496,7 @@ int main(void)
         cmocka_unit_test(test_may_start),
         cmocka_unit_test(test_batching),
         cmocka_unit_test(test_outranks),
+        cmocka_unit_test(test_may_push_out),
         cmocka_unit_test(test_grant),
         cmocka_unit_test(test_predict),
     };
