@@ -3,6 +3,7 @@
 #ifndef SL_CLI_BENCH_TRACE_H
 #define SL_CLI_BENCH_TRACE_H
 
+#include "cli/kv_args.h"
 #include "cli/machine.h"
 #include "tune/replay.h"
 
@@ -12,11 +13,12 @@ typedef struct sl_bench_trace {
     sl_machine machine;
     const sl_trace *trace;
     sl_replay_options options;
-    const char *batching;                  /* name of options.batching */
-    int64_t ttft_target_us, itl_target_us; /* 0 = none */
+    sl_engine_options engine;
+    const char *batching; /* name of engine.batching */
     const sl_replay *replay;
     sl_engine_memory memory;
-    uint32_t chunk;
+    uint64_t free_bytes; /* memory, before the model was opened */
+    sl_kv_choice kv;
 } sl_bench_trace;
 
 /* Prints the report as text or as one JSON object. */

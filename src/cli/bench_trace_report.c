@@ -22,9 +22,13 @@ static double share(double part, double whole)
     return whole > 0 ? part / whole : 0;
 }
 
+/* Whether any request has one: the command gave it to all, or the trace to some. */
 static bool has_targets(const sl_bench_trace *bench)
 {
-    return bench->ttft_target_us > 0 || bench->itl_target_us > 0;
+    bool any = false;
+    for (size_t i = 0; i < bench->replay->n_records; i++)
+        any |= bench->replay->records[i].ttft_target_us > 0 || bench->replay->records[i].itl_target_us > 0;
+    return any;
 }
 
 /* ---- JSON ---- */
@@ -51,7 +55,7 @@ static json_t *pack_tenants(const sl_bench_trace *bench, sl_status *status, sl_e
     for (uint32_t i = 0; i < bench->trace->n_tenants && *status == SL_OK; i++) {
         sl_replay_latency latency;
         const char *name = bench->trace->tenants[i];
-        *status = sl_replay_latency_of(bench->replay, i, bench->ttft_target_us, bench->itl_target_us, &latency, err);
+        *status = sl_replay_latency_of(bench->replay, i, &latency, err);
         json_t *tenant = json_pack("{s:s, s:I}", "tenant", name, "good", (json_int_t)latency.n_good);
         put_latency(tenant, &latency);
         json_array_append_new(list, tenant);
@@ -73,10 +77,10 @@ static json_t *pack_goodput(const summary *s)
     if (!has_targets(bench))
         return json_null();
     double n_good = (double)s->report.all.n_good;
-    return json_pack("{s:f, s:f, s:I, s:f, s:f}", "ttft_target_ms", (double)bench->ttft_target_us / 1e3,
-                     "itl_target_ms", (double)bench->itl_target_us / 1e3, "good", (json_int_t)s->report.all.n_good,
-                     "share", share(n_good, (double)s->report.all.n_requests), "requests_per_second",
-                     per_second(s, n_good));
+    return json_pack("{s:f, s:f, s:I, s:f, s:f}", "ttft_target_ms", (double)bench->options.ttft_target_us / 1e3,
+                     "itl_target_ms", (double)bench->options.itl_target_us / 1e3, "good",
+                     (json_int_t)s->report.all.n_good, "share", share(n_good, (double)s->report.all.n_requests),
+                     "requests_per_second", per_second(s, n_good));
 }
 
 static json_t *pack_kv(const summary *s)
@@ -99,7 +103,7 @@ static sl_status print_json(const summary *s, sl_err *err)
     json_t *root =
         json_pack("{s:o, s:s, s:I, s:s, s:i, s:i}", "model", sl_json_text(bench->model, strlen(bench->model)), "trace",
                   bench->trace->name, "seed", (json_int_t)bench->trace->seed, "batching", bench->batching, "parallel",
-                  (int)bench->options.n_parallel, "chunk", (int)bench->chunk);
+                  (int)bench->engine.n_sequences, "chunk", (int)bench->engine.chunk);
     json_object_set_new(root, "machine", sl_machine_json(&bench->machine, bench->bundle));
     put_latency(root, &r->all);
     json_t *more = json_pack(
@@ -153,14 +157,14 @@ static void print_head(const summary *s)
 {
     const sl_bench_trace *bench = s->bench;
     const sl_replay_report *r = &s->report;
-    char bytes[32];
+    char text[SL_KV_CHOICE_TEXT];
     sl_machine_print(&bench->machine, bench->bundle);
     sl_out_printf("trace %s, seed %llu: %zu requests (%zu failed", bench->trace->name,
                   (unsigned long long)bench->trace->seed, r->all.n_requests, r->all.n_failed);
     if (bench->trace->n_cut > 0)
         sl_out_printf(", %zu cut to the context", bench->trace->n_cut);
-    sl_out_printf(") in %.2f s; %s batching of %u, chunks of %u, KV %s\n\n", r->seconds, bench->batching,
-                  bench->options.n_parallel, bench->chunk, sl_format_bytes(bench->memory.kv_bytes, bytes));
+    sl_out_printf(") in %.2f s; %s batching of %u, chunks of %u\n%s\n\n", r->seconds, bench->batching,
+                  bench->engine.n_sequences, bench->engine.chunk, sl_kv_choice_text(&bench->kv, text));
     sl_out_printf("%-28s %10s %10s\n", "", "tokens", "tokens/s");
     sl_out_printf("%-28s %10llu %10.1f\n", "prompts", (unsigned long long)r->n_prompt_tokens,
                   per_second(s, (double)r->n_prompt_tokens));
@@ -175,7 +179,7 @@ static sl_status print_tenants(const summary *s, sl_err *err)
     const sl_bench_trace *bench = s->bench;
     for (uint32_t i = 0; bench->trace->n_tenants > 1 && i < bench->trace->n_tenants; i++) {
         sl_replay_latency l;
-        SL_TRY(sl_replay_latency_of(bench->replay, i, bench->ttft_target_us, bench->itl_target_us, &l, err));
+        SL_TRY(sl_replay_latency_of(bench->replay, i, &l, err));
         sl_out_printf("tenant %.20s: %zu requests, TTFT p50 %.1f ms, p99 %.1f ms; ITL p99 %.1f ms\n",
                       bench->trace->tenants[i], l.n_requests, l.ttft_ms.p50, l.ttft_ms.p99, l.itl_ms.p99);
     }
@@ -214,10 +218,10 @@ static sl_status print_text(const summary *s, sl_err *err)
     sl_out_text("\n");
     if (has_targets(bench))
         sl_out_printf("goodput: %zu of %zu requests (%.1f%%), %.2f a second, with TTFT within %.0f ms and ITL within "
-                      "%.0f ms (0 = any)\n",
+                      "%.0f ms (0 = any), or as the trace says\n",
                       r->all.n_good, r->all.n_requests, 100 * share((double)r->all.n_good, (double)r->all.n_requests),
-                      per_second(s, (double)r->all.n_good), (double)bench->ttft_target_us / 1e3,
-                      (double)bench->itl_target_us / 1e3);
+                      per_second(s, (double)r->all.n_good), (double)bench->options.ttft_target_us / 1e3,
+                      (double)bench->options.itl_target_us / 1e3);
     print_engine(s);
     sl_out_printf("%zu steps, %.2f tokens in one on average, %u at most\n", r->n_steps, r->batch_mean, r->batch_max);
     print_course("tokens a step over time:", r->batch_over_time);
@@ -232,8 +236,8 @@ static sl_status print_text(const summary *s, sl_err *err)
 
 sl_status sl_bench_trace_print(const sl_bench_trace *bench, bool json, sl_err *err)
 {
-    summary s = {.bench = bench, .bound = sl_trace_bound(bench->trace, bench->options.n_parallel)};
-    SL_TRY(sl_replay_summarise(bench->replay, bench->ttft_target_us, bench->itl_target_us, &s.report, err));
+    summary s = {.bench = bench, .bound = sl_trace_bound(bench->trace, bench->engine.n_sequences)};
+    SL_TRY(sl_replay_summarise(bench->replay, &s.report, err));
     for (size_t i = 0; i < bench->replay->n_records && s.first_error == NULL; i++)
         if (bench->replay->records[i].failed)
             s.first_error = &bench->replay->records[i].error;

@@ -1,4 +1,5 @@
 /* `sluice bench throughput`: replays a trace of requests against the engine. */
+#include "base/memory.h"
 #include "cli/bench_trace.h"
 #include "cli/commands.h"
 #include "cli/input.h"
@@ -6,11 +7,11 @@
 #include "cli/model_args.h"
 #include "cli/output.h"
 
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static const char *const batchings[] = {"continuous", "static", "dynamic", NULL};    /* sl_replay_batching */
+static const char *const batchings[] = {"continuous", "static", "dynamic", NULL};    /* sl_batching */
 static const char *const arrivals[] = {"own", "at-once", "poisson", "bursty", NULL}; /* sl_arrivals */
 
 static int choice_index(const sl_args *args, const char *name, const char *const *choices)
@@ -69,20 +70,18 @@ static sl_status make_trace(const sl_args *args, uint32_t context, sl_trace **ou
 static sl_status open_engine(const sl_args *args, sl_bench_trace *bench, sl_engine **out, sl_err *err)
 {
     const sl_model *model = sl_bundle_model(bench->bundle);
-    sl_engine_options options = {.chunk = bench->chunk,
-                                 .n_sequences = bench->options.n_parallel,
-                                 .context = 2,
-                                 .kv_bytes = sl_args_uint(args, "kv-memory") * 1000000,
-                                 .no_prefix_cache = sl_args_flag(args, "no-prefix-cache")};
+    sl_engine_options *options = &bench->engine;
+    options->context = 2;
     for (size_t i = 0; i < bench->trace->n_requests; i++) {
         const sl_trace_request *r = &bench->trace->requests[i];
-        options.context = SL_MAX(options.context, r->n_prompt + r->n_output);
+        options->context = SL_MAX(options->context, r->n_prompt + r->n_output);
     }
-    options.context = SL_MIN(options.context, sl_model_get_info(model)->context_length);
+    options->context = SL_MIN(options->context, sl_model_get_info(model)->context_length);
     sl_threads *threads = sl_bundle_threads(bench->bundle);
     sl_engine_model engine_model = sl_engine_model_of(model);
-    SL_TRY(sl_engine_measure(&engine_model, &options, sl_threads_count(threads), &bench->memory, err));
-    return sl_engine_open(&engine_model, &options, threads, out, err);
+    SL_TRY(sl_kv_args_choose(args, model, sl_threads_count(threads), bench->free_bytes, options, &bench->kv, err));
+    SL_TRY(sl_engine_measure(&engine_model, options, sl_threads_count(threads), &bench->memory, err));
+    return sl_engine_open(&engine_model, options, threads, out, err);
 }
 
 static bool interrupted(void *user)
@@ -91,17 +90,22 @@ static bool interrupted(void *user)
     return sl_interrupts() > 0;
 }
 
-/* A few tokens, so that no worker sleeps and the weights are in memory when the clock starts. */
+/* A few tokens, so that no worker sleeps and the weights are in memory when the clock starts: a full batch, for which no
+ * way of batching waits. */
 static sl_status warm_up(sl_bench_trace *bench, sl_err *err)
 {
     sl_replay replay;
     sl_replay_options options = bench->options;
-    sl_trace_request request = {.n_prompt = 1, .n_output = 1};
-    sl_trace trace = {.requests = &request, .n_requests = 1};
+    sl_trace trace = {.n_requests = bench->engine.n_sequences};
+    trace.requests = calloc(trace.n_requests, sizeof(*trace.requests));
+    if (trace.requests == NULL)
+        SL_FAIL(err, SL_ERR_NOMEM, "out of memory");
+    for (size_t i = 0; i < trace.n_requests; i++)
+        trace.requests[i] = (sl_trace_request){.n_prompt = 1, .n_output = 1};
     options.trace = &trace;
-    options.batching = SL_REPLAY_CONTINUOUS;
     sl_status status = sl_replay_run(&options, &replay, err);
     sl_replay_free(&replay);
+    free(trace.requests);
     return status;
 }
 
@@ -142,15 +146,17 @@ static sl_status run(const sl_args *args, sl_err *err)
     int batching = choice_index(args, "batching", batchings);
     sl_bench_trace bench = {
         .batching = batchings[batching],
-        .chunk = (uint32_t)sl_args_uint(args, "chunk"),
-        .ttft_target_us = (int64_t)(sl_args_real(args, "ttft-target") * 1000),
-        .itl_target_us = (int64_t)(sl_args_real(args, "itl-target") * 1000),
-        .options = {.batching = (sl_replay_batching)batching,
-                    .n_parallel = (uint32_t)sl_args_uint(args, "parallel"),
-                    .max_wait_us = (int64_t)(sl_args_real(args, "max-wait") * 1000),
+        .engine = {.batching = (sl_batching)batching,
+                   .max_wait_us = (int64_t)(sl_args_real(args, "max-wait") * 1000),
+                   .chunk = (uint32_t)sl_args_uint(args, "chunk"),
+                   .n_sequences = (uint32_t)sl_args_uint(args, "parallel"),
+                   .no_prefix_cache = sl_args_flag(args, "no-prefix-cache")},
+        .options = {.ttft_target_us = (int64_t)(sl_args_real(args, "ttft-target") * 1000),
+                    .itl_target_us = (int64_t)(sl_args_real(args, "itl-target") * 1000),
                     .stop = interrupted},
     };
     const char *word = sl_args_text(args, "trace");
+    bench.free_bytes = sl_memory_free();
     sl_status status = is_builtin(word) ? SL_OK : read_file(args, word, &trace, err);
     if (status == SL_OK)
         status = sl_model_args_open(args, NULL, &bundle, err);
@@ -230,15 +236,10 @@ static const sl_option options[] = {
      .high = 1e9,
      .fallback = "50",
      .help = "dynamic batching: longest wait of a request for its batch to fill"},
-    {.name = "kv-memory",
-     .kind = SL_OPTION_UINT,
-     .argument = "MB",
-     .min = 1,
-     .max = 1000000000,
-     .help = "megabytes of keys and values, else room for --parallel times the longest request"},
+    SL_OPT_KV_MEMORY,
     {.name = "no-prefix-cache", .kind = SL_OPTION_FLAG, .help = "compute every prompt, whatever it shares with others"},
-    TARGET("ttft-target", "goodput: a good request has its first token within MS"),
-    TARGET("itl-target", "goodput: in a good request 99% of the gaps between tokens are within MS"),
+    TARGET("ttft-target", "what the engine aims at and goodput counts: a request's first token within MS"),
+    TARGET("itl-target", "the same: 99% of the gaps between a request's tokens within MS"),
     SL_OPTS_THREADS,
     SL_OPT_LEVEL,
     SL_OPTS_CACHE,
@@ -257,14 +258,13 @@ const sl_command sl_cmd_bench_throughput = {
         "however busy the engine is, and their times count from then. Prompts are random tokens, answers run to their "
         "full length.\n\n"
         "TTFT is arrival to first token, ITL every gap between two tokens, TPOT a request's mean gap, e2e arrival to "
-        "last token. Goodput counts the requests that met the targets. Static batching waits for --parallel requests, "
-        "dynamic batching at most --max-wait; both run a batch to the end of its longest answer (without computing "
-        "padding) before the next begins.\n\n"
+        "last token. Goodput counts the requests that met the targets. Static batching takes what waits, up to "
+        "--parallel requests, dynamic batching waits until so many are there, at most --max-wait; both run a batch to "
+        "the end of its longest answer (without computing padding) before the next begins.\n\n"
         "A file has a JSON object a line: prompt_tokens or prompt (a list of token ids), output_tokens; optional "
-        "arrival_ms, tenant, priority, prefix_group with prefix_tokens, and conversation: each further line of the "
-        "same "
-        "conversation is its next turn, whose prompt is what is new and whose arrival_ms counts from the end of the "
-        "turn before.",
+        "arrival_ms, tenant, tenant_weight, priority, ttft_target_ms, itl_target_ms, prefix_group with prefix_tokens, "
+        "and conversation: each further line of the same conversation is its next turn, whose prompt is what is new "
+        "and whose arrival_ms counts from the end of the turn before.",
     .examples = "sluice bench throughput -m smollm2\n"
                 "sluice bench throughput -m smollm2 --batching static\n"
                 "sluice bench throughput -m smollm2 --trace bursty --rate 6 --ttft-target 500 --itl-target 50\n"

@@ -1,5 +1,7 @@
 /* `sluice info`: what a GGUF file holds and what it takes to run it. */
+#include "base/memory.h"
 #include "cli/commands.h"
+#include "cli/kv_args.h"
 #include "cli/model_args.h"
 #include "cli/output.h"
 
@@ -21,6 +23,7 @@ typedef struct {
     sl_err why;
     sl_engine_options engine;
     sl_engine_memory memory;
+    sl_kv_choice kv; /* that other commands would make for these sequences now; nothing where memory is short */
 } facts;
 
 static const char *kind_name(sl_gguf_kind kind)
@@ -148,7 +151,7 @@ static void print_model(const facts *subject)
     if (info->window > 0)
         sl_out_printf("  %-28s %u tokens in %u layers\n", "sliding window", info->window, info->n_window_layers);
     sl_out_printf("  %-28s %u tokens\n", "longest context", info->context_length);
-    char title[96];
+    char title[96], text[SL_KV_CHOICE_TEXT];
     snprintf(title, sizeof(title), "Memory for %u sequence%s of %u tokens", subject->engine.n_sequences,
              subject->engine.n_sequences == 1 ? "" : "s", memory->context);
     sl_out_text("\n");
@@ -159,6 +162,7 @@ static void print_model(const facts *subject)
     print_row("step buffers", memory->step_bytes + memory->scratch_bytes);
     print_row("  of these, logits", memory->logits_bytes);
     print_row("in all", info->packed_bytes + memory->total_bytes);
+    sl_out_printf("  %s\n", sl_kv_choice_text(&subject->kv, text));
 }
 
 static json_t *element_to_json(const sl_gguf_value *value, uint64_t index)
@@ -243,11 +247,13 @@ static sl_status print_json(const facts *subject, sl_err *err)
                                   (json_int_t)info->kv_bytes_per_token, "tied_embeddings", info->tied_embeddings));
     json_object_set_new(
         root, "memory",
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "sequences", (json_int_t)subject->engine.n_sequences,
-                  "length", (json_int_t)memory->context, "packed_bytes", (json_int_t)info->packed_bytes, "kv_bytes",
-                  (json_int_t)memory->kv_bytes, "step_bytes", (json_int_t)memory->step_bytes, "scratch_bytes",
-                  (json_int_t)memory->scratch_bytes, "logits_bytes", (json_int_t)memory->logits_bytes, "total_bytes",
-                  (json_int_t)(info->packed_bytes + memory->total_bytes)));
+        json_pack(
+            "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "sequences", (json_int_t)subject->engine.n_sequences,
+            "length", (json_int_t)memory->context, "packed_bytes", (json_int_t)info->packed_bytes, "kv_bytes",
+            (json_int_t)memory->kv_bytes, "step_bytes", (json_int_t)memory->step_bytes, "scratch_bytes",
+            (json_int_t)memory->scratch_bytes, "logits_bytes", (json_int_t)memory->logits_bytes, "total_bytes",
+            (json_int_t)(info->packed_bytes + memory->total_bytes), "kv_chosen_bytes", (json_int_t)subject->kv.kv_bytes,
+            "free_bytes", (json_int_t)SL_MIN(subject->kv.free_bytes, (uint64_t)INT64_MAX)));
     return sl_out_json(root, err);
 }
 
@@ -270,7 +276,12 @@ static sl_status open_model(const sl_args *args, facts *subject, const sl_bundle
     subject->engine.n_sequences = (uint32_t)sl_args_uint(args, "sequences");
     subject->engine.context = (uint32_t)sl_args_uint(args, "length");
     sl_engine_model model = sl_engine_model_of(subject->model);
-    return sl_engine_measure(&model, &subject->engine, sl_threads_count(subject->pool), &subject->memory, err);
+    SL_TRY(sl_engine_measure(&model, &subject->engine, sl_threads_count(subject->pool), &subject->memory, err));
+    sl_engine_options engine = subject->engine;
+    sl_err too_little;
+    status = sl_kv_args_choose(args, subject->model, sl_threads_count(subject->pool), sl_memory_free(), &engine,
+                               &subject->kv, &too_little);
+    return status == SL_OK || status == SL_ERR_NOMEM ? SL_OK : sl_err_set(err, status, "%s", too_little.message);
 }
 
 /* Opens the file; of one that is cut short, what there is. */
@@ -334,6 +345,7 @@ static const sl_option options[] = {
      .help = "tokens of each sequence; 0 = the model's longest context"},
     {.name = "graph", .kind = SL_OPTION_FLAG, .help = "print the graph as built and after each pass instead"},
     SL_OPT_KV_TYPE,
+    SL_OPT_KV_MEMORY,
     SL_OPT_LEVEL,
     SL_OPTS_THREADS,
     SL_OPT_JSON,

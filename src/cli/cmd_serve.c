@@ -1,5 +1,7 @@
 /* `sluice serve`: a model behind an HTTP API. */
+#include "base/memory.h"
 #include "cli/commands.h"
+#include "cli/kv_args.h"
 #include "cli/model_args.h"
 #include "cli/output.h"
 #include "serve/server.h"
@@ -20,7 +22,8 @@ static void model_name(const char *word, char *out, size_t n_out)
         *dot = '\0';
 }
 
-static sl_status read_options(const sl_args *args, const sl_bundle *bundle, sl_server_options *options, sl_err *err)
+static sl_status read_options(const sl_args *args, const sl_bundle *bundle, uint64_t free_bytes,
+                              sl_server_options *options, sl_kv_choice *kv, sl_err *err)
 {
     uint32_t longest = sl_model_get_info(sl_bundle_model(bundle))->context_length;
     const sl_option_value *aliases = sl_args_value(args, "alias");
@@ -35,28 +38,31 @@ static sl_status read_options(const sl_args *args, const sl_bundle *bundle, sl_s
                                                .event_bytes = (uint32_t)sl_args_uint(args, "client-buffer") * 1000,
                                                .pin = sl_args_flag(args, "pin")}};
     engine->n_sequences = (uint32_t)sl_args_uint(args, "parallel");
-    engine->kv_bytes = sl_args_uint(args, "kv-memory") * 1000000;
     engine->chunk = (uint32_t)sl_args_uint(args, "chunk");
     engine->context =
         sl_args_given(args, "ctx") ? (uint32_t)sl_args_uint(args, "ctx") : SL_MIN(DEFAULT_CONTEXT, longest);
     if (engine->context > longest)
         SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", engine->context,
                 longest);
-    return SL_OK;
+    return sl_kv_args_choose(args, sl_bundle_model(bundle), sl_threads_count(sl_bundle_threads(bundle)), free_bytes,
+                             engine, kv, err);
 }
 
-static sl_status serve(const sl_args *args, const sl_bundle *bundle, const sl_keys *keys, sl_err *err)
+static sl_status serve(const sl_args *args, const sl_bundle *bundle, const sl_keys *keys, uint64_t free_bytes,
+                       sl_err *err)
 {
-    char name[256];
+    char name[256], kv_text[SL_KV_CHOICE_TEXT];
+    sl_kv_choice kv;
     sl_server_options options;
     sl_server *server = NULL;
     model_name(sl_args_text(args, "model"), name, sizeof name);
-    SL_TRY(read_options(args, bundle, &options, err));
+    SL_TRY(read_options(args, bundle, free_bytes, &options, &kv, err));
     options.model = name;
     options.keys = keys;
     SL_TRY(sl_server_open(bundle, &options, &server, err));
-    sl_print_note("ready: http://%s/v1 serves %s, %u requests at a time, %u tokens each", sl_server_address(server),
-                  name, options.service.engine.n_sequences, options.service.engine.context);
+    sl_print_note("ready: http://%s/v1 serves %s, %u requests at a time, %u tokens each. %s", sl_server_address(server),
+                  name, options.service.engine.n_sequences, options.service.engine.context,
+                  sl_kv_choice_text(&kv, kv_text));
     sl_status status = sl_server_run(server, err);
     sl_server_close(server);
     return status;
@@ -76,13 +82,14 @@ static sl_status run(const sl_args *args, sl_err *err)
     const char *key_file = sl_args_text(args, "api-key-file");
     sl_keys *keys = NULL;
     sl_bundle *bundle = NULL;
+    uint64_t free_bytes = sl_memory_free();
     if (key_file && sl_args_flag(args, "no-auth"))
         SL_FAIL(err, SL_ERR_ARGUMENT, "serve takes --api-key-file or --no-auth, not both");
     sl_status status = key_file ? sl_keys_open(key_file, &keys, err) : SL_OK;
     if (status == SL_OK)
         status = open_bundle(args, &bundle, err);
     if (status == SL_OK)
-        status = serve(args, bundle, keys, err);
+        status = serve(args, bundle, keys, free_bytes, err);
     sl_bundle_close(bundle);
     sl_keys_close(keys);
     return status;
@@ -134,14 +141,7 @@ static const sl_option options[] = {
      .max = MAX_PARALLEL,
      .fallback = "16",
      .help = "most requests worked on at once"},
-    {.name = "kv-memory",
-     .kind = SL_OPTION_UINT,
-     .flags = SL_OPTION_SETTING,
-     .argument = "MB",
-     .min = 1,
-     .max = 1000000000,
-     .help =
-         "megabytes for keys and values, which all requests share; without it, enough for --parallel full contexts"},
+    SL_OPT_KV_MEMORY,
     {.name = "max-requests",
      .kind = SL_OPTION_UINT,
      .flags = SL_OPTION_SETTING,

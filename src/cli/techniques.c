@@ -95,7 +95,7 @@ static void add_kv_types(sl_techniques *t)
 }
 
 static sl_technique *add_trace(sl_techniques *t, const char *name, const char *measured, sl_scene scene,
-                               sl_replay_batching off, sl_replay_batching on)
+                               sl_batching off, sl_batching on)
 {
     sl_technique *row = add(t, name, measured, scene);
     row->trace = "lognormal";
@@ -112,24 +112,24 @@ static sl_technique *add_trace(sl_techniques *t, const char *name, const char *m
 static void add_batching(sl_techniques *t)
 {
     sl_technique *row =
-        add_trace(t, "batching", "trace lognormal", SL_SCENE_TRACE, SL_REPLAY_CONTINUOUS, SL_REPLAY_STATIC);
+        add_trace(t, "batching", "trace lognormal", SL_SCENE_TRACE, SL_BATCHING_CONTINUOUS, SL_BATCHING_STATIC);
     row->sides[0].n_sequences = 1;
     label(row, "one at a time", "static, 8");
     row->memory = SL_MEMORY_KV;
-    row =
-        add_trace(t, "continuous batching", "trace lognormal", SL_SCENE_TRACE, SL_REPLAY_STATIC, SL_REPLAY_CONTINUOUS);
+    row = add_trace(t, "continuous batching", "trace lognormal", SL_SCENE_TRACE, SL_BATCHING_STATIC,
+                    SL_BATCHING_CONTINUOUS);
     label(row, "static, 8", "continuous, 8");
-    row = add_trace(t, "dynamic batching", "TTFT p50, Poisson", SL_SCENE_TTFT, SL_REPLAY_STATIC, SL_REPLAY_DYNAMIC);
+    row = add_trace(t, "dynamic batching", "TTFT p50, Poisson", SL_SCENE_TTFT, SL_BATCHING_STATIC, SL_BATCHING_DYNAMIC);
     label(row, "static, 8", "dynamic, 8, 50 ms");
-    row = add_trace(t, "continuous batching", "TTFT p50, Poisson", SL_SCENE_TTFT, SL_REPLAY_DYNAMIC,
-                    SL_REPLAY_CONTINUOUS);
+    row = add_trace(t, "continuous batching", "TTFT p50, Poisson", SL_SCENE_TTFT, SL_BATCHING_DYNAMIC,
+                    SL_BATCHING_CONTINUOUS);
     label(row, "dynamic, 8, 50 ms", "continuous, 8");
 }
 
 static void add_prefixes(sl_techniques *t)
 {
-    sl_technique *row = add_trace(t, "prefix sharing", "trace shared-prefix", SL_SCENE_TRACE, SL_REPLAY_CONTINUOUS,
-                                  SL_REPLAY_CONTINUOUS);
+    sl_technique *row = add_trace(t, "prefix sharing", "trace shared-prefix", SL_SCENE_TRACE, SL_BATCHING_CONTINUOUS,
+                                  SL_BATCHING_CONTINUOUS);
     row->trace = "shared-prefix";
     row->trace_context = SL_MIN(PREFIX_CONTEXT, t->context);
     row->sides[0].context = row->sides[1].context = row->trace_context;

@@ -35,10 +35,10 @@ typedef struct sl_side {
     const char *kv_type;      /* NULL = as --kv-type says */
     uint32_t disabled_passes; /* bits 1 << sl_pass */
     uint32_t chunk, n_sequences, context;
-    sl_replay_batching batching;
-    bool recompute;    /* the whole sequence again for each token */
-    bool prefix_cache; /* off unless prefixes are what is compared: the same prompts come again each round */
-    bool same_kv;      /* the pool has as many bytes as the other side's */
+    sl_batching batching; /* DYNAMIC waits for at most 50 ms */
+    bool recompute;       /* the whole sequence again for each token */
+    bool prefix_cache;    /* off unless prefixes are what is compared: the same prompts come again each round */
+    bool same_kv;         /* the pool has as many bytes as the other side's */
 } sl_side;
 
 /* What the scores of the built-in text or the generated tokens say of the two sides. */

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TEXT_TOKENS = 512, SCORE_FROM = 16 };
+enum { TEXT_TOKENS = 512, SCORE_FROM = 16, MAX_WAIT_US = 50000 };
 
 static const char *kv_type_of(const sl_techniques *t, const sl_side *side)
 {
@@ -41,6 +41,8 @@ static sl_status open_engine(sl_setup *setup, uint64_t kv_bytes, sl_err *err)
                                          .n_sequences = side->n_sequences,
                                          .context = side->context,
                                          .kv_bytes = kv_bytes,
+                                         .batching = side->batching,
+                                         .max_wait_us = MAX_WAIT_US,
                                          .no_prefix_cache = !side->prefix_cache};
     SL_TRY(sl_engine_measure(&model, &setup->options, sl_threads_count(threads), &setup->memory, err));
     return sl_engine_open(&model, &setup->options, threads, &setup->engine, err);

@@ -8,7 +8,6 @@
 #include <string.h>
 
 enum {
-    MAX_WAIT_US = 50000,
     STREAM_PROMPT = 16,
     STREAM_AHEAD = 8, /* tokens that each stream has before the long prompt comes */
 };
@@ -234,16 +233,10 @@ static sl_status replay(sl_techniques *t, const sl_technique *row, sl_setup *set
 {
     sl_replay played;
     sl_replay_report report;
-    sl_replay_options options = {.trace = trace,
-                                 .engine = setup->engine,
-                                 .n_vocab = t->n_vocab,
-                                 .n_parallel = setup->side->n_sequences,
-                                 .batching = setup->side->batching,
-                                 .max_wait_us = MAX_WAIT_US,
-                                 .stop = interrupted};
+    sl_replay_options options = {.trace = trace, .engine = setup->engine, .n_vocab = t->n_vocab, .stop = interrupted};
     sl_status status = sl_replay_run(&options, &played, err);
     if (status == SL_OK)
-        status = sl_replay_summarise(&played, 0, 0, &report, err);
+        status = sl_replay_summarise(&played, &report, err);
     if (status == SL_OK && report.all.n_failed > 0)
         status = sl_err_set(err, SL_ERR_INTERNAL, "%zu of the trace's requests failed", report.all.n_failed);
     if (status == SL_OK)
@@ -252,7 +245,7 @@ static sl_status replay(sl_techniques *t, const sl_technique *row, sl_setup *set
         memcpy(setup->tokens, played.tokens, played.n_tokens * sizeof(*played.tokens));
         bool by_ttft = row->scene == SL_SCENE_TTFT;
         *value = by_ttft ? report.all.ttft_ms.p50 : (double)report.n_generated_tokens / report.seconds;
-        if (!by_ttft && setup->side->batching == SL_REPLAY_STATIC)
+        if (!by_ttft && setup->side->batching == SL_BATCHING_STATIC)
             t->static_rate = (double)report.all.n_requests / report.seconds;
     }
     sl_replay_free(&played);

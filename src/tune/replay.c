@@ -6,7 +6,10 @@
 #include <string.h>
 #include <time.h>
 
-enum { NAP_US = 20000 }; /* longest sleep before options->stop is asked again */
+enum {
+    NAP_US = 20000,     /* longest sleep before options->stop is asked again */
+    BATCH_NAP_US = 500, /* while the engine waits for its batch to fill */
+};
 
 /* A request that will arrive. */
 typedef struct due {
@@ -23,10 +26,9 @@ typedef struct player {
     due *heap;       /* earliest first */
     size_t n_heap;
     uint32_t *next_turn; /* 1 + index of the request that follows; 0 = none */
-    uint32_t *held;      /* arrived, not yet given to the engine: a ring of n_records */
-    size_t first_held, n_held;
     size_t n_in_engine;
     int64_t start_us;
+    uint64_t n_steps;      /* of the engine, so far */
     uint32_t *prompt;      /* scratch, room for the longest */
     uint32_t step_tokens;  /* generated in the present step */
     uint32_t n_generating; /* requests with a token that have not ended, and the tokens whose KV they have */
@@ -161,6 +163,10 @@ static void submit(player *p, uint32_t request)
         .n_prompt = r->n_prompt,
         .max_tokens = r->n_output,
         .tenant = r->tenant,
+        .tenant_weight = r->tenant_weight,
+        .priority = r->priority,
+        .ttft_target_us = record->ttft_target_us,
+        .itl_target_us = record->itl_target_us,
         .sampling = sl_sample_params_default(),
         .on_event = on_event,
         .user = &p->flights[request],
@@ -174,49 +180,20 @@ static void submit(player *p, uint32_t request)
     end_request(p, request);
 }
 
-/* Takes what has arrived by now. */
+/* Gives the engine what has arrived by now. */
 static void take_arrivals(player *p)
 {
     int64_t now_us = now(p);
-    while (p->n_heap > 0 && p->heap[0].us <= now_us) {
-        size_t n = p->replay->n_records;
-        p->held[(p->first_held + p->n_held++) % n] = heap_pop(p).request;
-    }
+    while (p->n_heap > 0 && p->heap[0].us <= now_us)
+        submit(p, heap_pop(p).request);
 }
 
-/* Requests that may go to the engine now. */
-static size_t count_released(const player *p)
+/* Sleeps until the next arrival, at most for most_us. */
+static void nap(const player *p, int64_t most_us)
 {
-    const sl_replay_options *o = p->options;
-    if (o->batching == SL_REPLAY_CONTINUOUS)
-        return p->n_held;
-    if (p->n_in_engine > 0 || p->n_held == 0)
-        return 0;
-    if (p->n_held >= o->n_parallel)
-        return o->n_parallel;
-    int64_t waited = now(p) - p->replay->records[p->held[p->first_held]].arrival_us;
-    bool begins = p->n_heap == 0 || (o->batching == SL_REPLAY_DYNAMIC && waited >= o->max_wait_us);
-    return begins ? p->n_held : 0;
-}
-
-static void release(player *p)
-{
-    for (size_t n = count_released(p); n > 0; n--) {
-        uint32_t request = p->held[p->first_held];
-        p->first_held = (p->first_held + 1) % p->replay->n_records;
-        p->n_held--;
-        submit(p, request);
-    }
-}
-
-/* Sleeps until something may happen. */
-static void nap(const player *p)
-{
-    int64_t until = now(p) + NAP_US;
+    int64_t until = now(p) + most_us;
     if (p->n_heap > 0)
         until = SL_MIN(until, p->heap[0].us);
-    if (p->n_held > 0 && p->options->batching == SL_REPLAY_DYNAMIC)
-        until = SL_MIN(until, p->replay->records[p->held[p->first_held]].arrival_us + p->options->max_wait_us);
     int64_t us = until - now(p);
     if (us <= 0)
         return;
@@ -224,18 +201,22 @@ static void nap(const player *p)
     nanosleep(&time, NULL);
 }
 
-static void look_at_engine(player *p, sl_replay_sample *sample)
+/* Notes how the engine stands; false when all it did was to wait for a batch to fill. */
+static bool look_at_engine(player *p, sl_replay_sample *sample)
 {
     sl_engine_statistics now_is;
     sl_engine_stats(p->options->engine, &now_is);
+    bool waits = now_is.n_steps == p->n_steps && now_is.n_running == 0 && p->n_in_engine > 0;
+    p->n_steps = now_is.n_steps;
     sample->predicted_us = now_is.last_predicted_us;
     sample->measured_us = now_is.last_measured_us;
     p->replay->most_blocks_used = SL_MAX(p->replay->most_blocks_used, now_is.n_blocks_used);
     if (now_is.n_running != p->n_generating || now_is.n_running == 0)
-        return;
+        return !waits;
     sample->n_running = now_is.n_running;
     sample->n_positions = p->n_positions;
     sample->n_slots = (uint64_t)now_is.n_blocks_used * SL_KV_BLOCK / SL_MAX(p->options->n_kv_groups, 1);
+    return true;
 }
 
 static sl_status step(player *p, sl_err *err)
@@ -250,28 +231,29 @@ static sl_status step(player *p, sl_err *err)
         replay->samples = grown;
         replay->sample_capacity = capacity;
     }
-    sl_replay_sample sample = {.start_us = now(p), .n_in_flight = (uint32_t)(p->n_in_engine + p->n_held)};
+    sl_replay_sample sample = {.start_us = now(p), .n_in_flight = (uint32_t)p->n_in_engine};
     p->step_tokens = 0;
     SL_TRY(sl_engine_step(p->options->engine, sl_clock_us(), &busy, err));
     sample.end_us = now(p);
     sample.n_tokens = p->step_tokens;
-    look_at_engine(p, &sample);
-    replay->samples[replay->n_samples++] = sample;
+    if (look_at_engine(p, &sample))
+        replay->samples[replay->n_samples++] = sample;
+    else
+        nap(p, BATCH_NAP_US);
     return SL_OK;
 }
 
 static sl_status play(player *p, sl_err *err)
 {
     const sl_replay_options *o = p->options;
-    while (p->n_heap > 0 || p->n_held > 0 || p->n_in_engine > 0) {
+    while (p->n_heap > 0 || p->n_in_engine > 0) {
         if (o->stop && o->stop(o->user))
             SL_FAIL(err, SL_ERR_CANCELLED, "interrupted");
         take_arrivals(p);
-        release(p);
         if (p->n_in_engine > 0)
             SL_TRY(step(p, err));
         else
-            nap(p);
+            nap(p, NAP_US);
     }
     return SL_OK;
 }
@@ -293,10 +275,9 @@ static sl_status allocate(player *p, sl_err *err)
     p->flights = calloc(n, sizeof *p->flights);
     p->heap = calloc(n, sizeof *p->heap);
     p->next_turn = calloc(n, sizeof *p->next_turn);
-    p->held = calloc(n, sizeof *p->held);
     p->prompt = calloc(longest, sizeof *p->prompt);
     if (!replay->records || !replay->tokens || !replay->times_us || !p->flights || !p->heap || !p->next_turn ||
-        !p->held || !p->prompt)
+        !p->prompt)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory to replay %zu requests with %zu tokens", n, replay->n_tokens);
     replay->n_records = n;
     return SL_OK;
@@ -310,7 +291,13 @@ static void prepare(player *p)
         const sl_trace_request *r = &trace->requests[i];
         p->flights[i] = (flight){.player = p, .request = i};
         p->replay->records[i] = (sl_replay_record){
-            .arrival_us = r->arrival_us, .n_prompt = r->n_prompt, .tenant = r->tenant, .first = n_tokens};
+            .arrival_us = r->arrival_us,
+            .n_prompt = r->n_prompt,
+            .tenant = r->tenant,
+            .ttft_target_us = r->ttft_target_us > 0 ? r->ttft_target_us : p->options->ttft_target_us,
+            .itl_target_us = r->itl_target_us > 0 ? r->itl_target_us : p->options->itl_target_us,
+            .first = n_tokens,
+        };
         n_tokens += r->n_output;
         if (r->follows)
             p->next_turn[r->follows - 1] = i + 1;
@@ -340,6 +327,7 @@ sl_status sl_replay_run(const sl_replay_options *options, sl_replay *out, sl_err
         sl_engine_statistics before, after;
         sl_engine_stats(options->engine, &before);
         prepare(&p);
+        p.n_steps = before.n_steps;
         p.start_us = sl_clock_us();
         status = play(&p, err);
         drain(&p);
@@ -352,7 +340,6 @@ sl_status sl_replay_run(const sl_replay_options *options, sl_replay *out, sl_err
     free(p.flights);
     free(p.heap);
     free(p.next_turn);
-    free(p.held);
     free(p.prompt);
     return status;
 }

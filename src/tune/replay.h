@@ -1,28 +1,19 @@
 /* Replays a trace against an engine in this process, by the real clock and as an open loop: a request arrives when the trace
- * says so, however long the engine is at work, and its times count from then. */
+ * says so, however long the engine is at work, and its times count from then. It goes to the engine at once, with its
+ * tenant, weight, priority and targets: how requests are put together is the engine's business (sl_engine_options). */
 #ifndef SL_TUNE_REPLAY_H
 #define SL_TUNE_REPLAY_H
 
 #include "engine/engine.h"
 #include "tune/trace.h"
 
-/* How requests are put together. Static and dynamic batches are run to the end of their longest request before the next one
- * begins; no padding is computed. */
-typedef enum sl_replay_batching {
-    SL_REPLAY_CONTINUOUS, /* the engine takes each request as it comes */
-    SL_REPLAY_STATIC,     /* batches of n_parallel requests; only the trace's last one may be smaller */
-    SL_REPLAY_DYNAMIC,    /* a smaller batch begins when its oldest request has waited max_wait_us */
-} sl_replay_batching;
-
 typedef struct sl_replay_options {
     const sl_trace *trace;
-    sl_engine *engine;    /* idle */
-    uint32_t n_vocab;     /* of the model: the trace's tokens are below it */
-    uint32_t n_kv_groups; /* of its plan; 0 = 1 */
-    uint32_t n_parallel;
-    sl_replay_batching batching;
-    int64_t max_wait_us;
-    bool (*stop)(void *user); /* asked between steps; true ends the replay; may be NULL */
+    sl_engine *engine;                     /* idle */
+    uint32_t n_vocab;                      /* of the model: the trace's tokens are below it */
+    uint32_t n_kv_groups;                  /* of its plan; 0 = 1 */
+    int64_t ttft_target_us, itl_target_us; /* of requests to which the trace gives none; 0 = none */
+    bool (*stop)(void *user);              /* asked between steps; true ends the replay; may be NULL */
     void *user;
 } sl_replay_options;
 
@@ -31,12 +22,13 @@ typedef struct sl_replay_record {
     int64_t arrival_us, first_us, last_us; /* first and last token; 0 where there was none */
     uint32_t n_prompt, n_cached, n_generated;
     uint32_t tenant;
-    size_t first; /* its tokens and their times stand in the replay's arrays from here on */
-    bool failed;  /* refused or ended by an error, or a turn behind such a one */
+    int64_t ttft_target_us, itl_target_us; /* that it was submitted with; 0 = none */
+    size_t first;                          /* its tokens and their times stand in the replay's arrays from here on */
+    bool failed;                           /* refused or ended by an error, or a turn behind such a one */
     sl_err error;
 } sl_replay_record;
 
-/* A step of the engine. */
+/* A step of the engine; those in which a batch was only waited for are left out. */
 typedef struct sl_replay_sample {
     int64_t start_us, end_us;
     uint32_t n_tokens;                 /* generated in it */
@@ -85,7 +77,7 @@ typedef struct sl_replay_latency {
     sl_percentiles itl_ms;  /* every gap between two tokens of a request */
     sl_percentiles tpot_ms; /* of each request: first to last token over their gaps */
     sl_percentiles e2e_ms;  /* arrival to last token */
-    size_t n_good;          /* requests within both targets */
+    size_t n_good;          /* requests within their targets */
 } sl_replay_latency;
 
 typedef struct sl_replay_report {
@@ -105,13 +97,12 @@ typedef struct sl_replay_report {
     double batch_over_time[SL_REPLAY_SLICES], in_flight_over_time[SL_REPLAY_SLICES];
 } sl_replay_report;
 
-/* A request is good when its first token came within ttft_target_us of its arrival and the 99th percentile of its gaps (with
- * fewer than 100 the longest) is within itl_target_us; a target of 0 is always met. SL_ERR_NOMEM. */
-SL_WARN_UNUSED sl_status sl_replay_summarise(const sl_replay *replay, int64_t ttft_target_us, int64_t itl_target_us,
-                                             sl_replay_report *out, sl_err *err);
+/* A request is good when its first token came within its TTFT target and the 99th percentile of its gaps (with fewer than
+ * 100 the longest) is within its ITL target; one that it does not have is always met. SL_ERR_NOMEM. */
+SL_WARN_UNUSED sl_status sl_replay_summarise(const sl_replay *replay, sl_replay_report *out, sl_err *err);
 
 /* The latencies of one tenant's requests. */
-SL_WARN_UNUSED sl_status sl_replay_latency_of(const sl_replay *replay, uint32_t tenant, int64_t ttft_target_us,
-                                              int64_t itl_target_us, sl_replay_latency *out, sl_err *err);
+SL_WARN_UNUSED sl_status sl_replay_latency_of(const sl_replay *replay, uint32_t tenant, sl_replay_latency *out,
+                                              sl_err *err);
 
 #endif

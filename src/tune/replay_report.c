@@ -40,8 +40,7 @@ typedef struct collection {
 } collection;
 
 /* Adds a request that has tokens; true when it met both targets. */
-static bool collect(collection *c, const sl_replay *replay, const sl_replay_record *record, int64_t ttft_target_us,
-                    int64_t itl_target_us)
+static bool collect(collection *c, const sl_replay *replay, const sl_replay_record *record)
 {
     const int64_t *times = replay->times_us + record->first;
     size_t n_gaps = record->n_generated - 1;
@@ -53,14 +52,14 @@ static bool collect(collection *c, const sl_replay *replay, const sl_replay_reco
     c->n_gaps += n_gaps;
     if (n_gaps > 0)
         c->tpot[c->n_tpot++] = (double)(record->last_us - record->first_us) / 1e3 / (double)n_gaps;
-    bool first = ttft_target_us == 0 || record->first_us - record->arrival_us <= ttft_target_us;
-    bool smooth = itl_target_us == 0 || sl_percentiles_of(gaps, n_gaps).p99 * 1e3 <= (double)itl_target_us;
+    int64_t ttft_us = record->ttft_target_us, itl_us = record->itl_target_us;
+    bool first = ttft_us == 0 || record->first_us - record->arrival_us <= ttft_us;
+    bool smooth = itl_us == 0 || sl_percentiles_of(gaps, n_gaps).p99 * 1e3 <= (double)itl_us;
     return first && smooth;
 }
 
 /* tenant UINT32_MAX: all. */
-static sl_status find_latency(const sl_replay *replay, uint32_t tenant, int64_t ttft_target_us, int64_t itl_target_us,
-                              sl_replay_latency *out, sl_err *err)
+static sl_status find_latency(const sl_replay *replay, uint32_t tenant, sl_replay_latency *out, sl_err *err)
 {
     size_t n = replay->n_records + 1;
     collection c = {.ttft = calloc(n, sizeof(double)),
@@ -76,7 +75,7 @@ static sl_status find_latency(const sl_replay *replay, uint32_t tenant, int64_t 
         out->n_requests++;
         out->n_failed += record->failed;
         if (!record->failed)
-            out->n_good += collect(&c, replay, record, ttft_target_us, itl_target_us);
+            out->n_good += collect(&c, replay, record);
     }
     if (good) {
         out->ttft_ms = sl_percentiles_of(c.ttft, c.n);
@@ -91,10 +90,9 @@ static sl_status find_latency(const sl_replay *replay, uint32_t tenant, int64_t 
     return good ? SL_OK : sl_err_set(err, SL_ERR_NOMEM, "no memory for a replay's report");
 }
 
-sl_status sl_replay_latency_of(const sl_replay *replay, uint32_t tenant, int64_t ttft_target_us, int64_t itl_target_us,
-                               sl_replay_latency *out, sl_err *err)
+sl_status sl_replay_latency_of(const sl_replay *replay, uint32_t tenant, sl_replay_latency *out, sl_err *err)
 {
-    return find_latency(replay, tenant, ttft_target_us, itl_target_us, out, err);
+    return find_latency(replay, tenant, out, err);
 }
 
 /* Spreads each step over the slices of the time that it lies in. */
@@ -158,12 +156,11 @@ static sl_status find_prediction(const sl_replay *replay, sl_replay_report *out,
     return SL_OK;
 }
 
-sl_status sl_replay_summarise(const sl_replay *replay, int64_t ttft_target_us, int64_t itl_target_us,
-                              sl_replay_report *out, sl_err *err)
+sl_status sl_replay_summarise(const sl_replay *replay, sl_replay_report *out, sl_err *err)
 {
     int64_t begin_us = INT64_MAX;
     *out = (sl_replay_report){.n_steps = replay->n_samples};
-    SL_TRY(find_latency(replay, UINT32_MAX, ttft_target_us, itl_target_us, &out->all, err));
+    SL_TRY(find_latency(replay, UINT32_MAX, &out->all, err));
     for (size_t i = 0; i < replay->n_records; i++) {
         const sl_replay_record *record = &replay->records[i];
         if (record->failed)

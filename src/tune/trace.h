@@ -20,10 +20,12 @@ typedef struct sl_trace_request {
     uint32_t n_prompt;  /* of the whole prompt */
     uint32_t n_output;  /* at least 1; generation does not stop before */
     uint32_t n_prefix;
-    uint32_t prefix_group; /* 0 = none */
-    uint32_t follows;      /* 1 + index of the turn before it in its conversation; 0 = none */
-    uint32_t tenant;       /* index into the trace's names */
-    int32_t priority;      /* higher goes first */
+    uint32_t prefix_group;                 /* 0 = none */
+    uint32_t follows;                      /* 1 + index of the turn before it in its conversation; 0 = none */
+    uint32_t tenant;                       /* index into the trace's names */
+    int32_t priority;                      /* higher goes first */
+    double tenant_weight;                  /* of the tenant from now on; 0 = 1 */
+    int64_t ttft_target_us, itl_target_us; /* 0 = none */
     const uint32_t
         *prompt; /* token ids that a file gave (n_prompt of them, less what the conversation said before), or NULL */
 } sl_trace_request;
@@ -62,8 +64,8 @@ const char *sl_trace_builtin(size_t index, const char **summary);
 SL_WARN_UNUSED sl_status sl_trace_make(const char *name, const sl_trace_options *options, sl_trace **out, sl_err *err);
 
 /* Reads a trace from n_bytes of JSONL, one request a line; empty lines are skipped. Fields: "prompt_tokens" or "prompt" (a
- * list of token ids), "output_tokens"; optional "arrival_ms", "tenant" (a name), "priority", "prefix_group" (a name) with
- * "prefix_tokens", "conversation" (a name: each further line of the same one is its next turn, whose prompt fields count the new
+ * list of token ids), "output_tokens"; optional "arrival_ms", "tenant" (a name), "tenant_weight", "priority", "ttft_target_ms",
+ * "itl_target_ms", "prefix_group" (a name) with "prefix_tokens", "conversation" (a name: each further line of the same one is its next turn, whose prompt fields count the new
  * tokens only and whose arrival_ms counts from the end of the turn before). Anything else is an error, which names line
  * and field (SL_ERR_FORMAT, SL_ERR_LIMIT). name is for the report. The caller closes it. */
 SL_WARN_UNUSED sl_status sl_trace_read(const char *bytes, size_t n_bytes, const char *name, uint64_t seed,

@@ -11,6 +11,7 @@
 enum { MAX_NAME_BYTES = 64, MAX_GROUPS = 1 << 20 };
 
 static const double max_arrival_ms = 1e9; /* eleven days */
+static const double least_target_ms = 1e-3, least_weight = 1e-6, most_weight = 1e6;
 
 /* What reading needs besides the trace. The tables map names to json integers. */
 typedef struct reader {
@@ -166,8 +167,9 @@ static sl_status read_tenant(reader *r, const json_t *object, sl_trace_request *
 
 static sl_status check_fields(reader *r, json_t *object)
 {
-    static const char *const fields[] = {"arrival_ms", "prompt_tokens", "prompt",        "output_tokens", "tenant",
-                                         "priority",   "prefix_group",  "prefix_tokens", "conversation"};
+    static const char *const fields[] = {"arrival_ms",    "prompt_tokens", "prompt",        "output_tokens",
+                                         "tenant",        "tenant_weight", "priority",      "ttft_target_ms",
+                                         "itl_target_ms", "prefix_group",  "prefix_tokens", "conversation"};
     const char *key;
     json_t *value;
     if (!json_is_object(object))
@@ -183,15 +185,30 @@ static sl_status check_fields(reader *r, json_t *object)
     return SL_OK;
 }
 
-static sl_status read_arrival(reader *r, const json_t *object, sl_trace_request *request)
+/* A number in [low, high]; absent leaves *out alone. */
+static sl_status read_real(reader *r, const json_t *object, const char *field, double low, double high, double *out)
 {
-    const json_t *value = json_object_get(object, "arrival_ms");
+    const json_t *value = json_object_get(object, field);
     if (!value)
         return SL_OK;
-    double ms = json_number_value(value);
-    if (!json_is_number(value) || !(ms >= 0) || ms > max_arrival_ms)
-        FAIL_FIELD(r, "arrival_ms", "must be a number from 0 to %g", max_arrival_ms);
-    request->arrival_us = (int64_t)(ms * 1000 + 0.5);
+    double x = json_number_value(value);
+    if (!json_is_number(value) || !(x >= low && x <= high))
+        FAIL_FIELD(r, field, "must be a number from %g to %g", low, high);
+    *out = x;
+    return SL_OK;
+}
+
+/* Times, and the tenant's weight. */
+static sl_status read_reals(reader *r, const json_t *object, sl_trace_request *request)
+{
+    double arrival_ms = 0, ttft_ms = 0, itl_ms = 0;
+    SL_TRY(read_real(r, object, "arrival_ms", 0, max_arrival_ms, &arrival_ms));
+    SL_TRY(read_real(r, object, "ttft_target_ms", least_target_ms, max_arrival_ms, &ttft_ms));
+    SL_TRY(read_real(r, object, "itl_target_ms", least_target_ms, max_arrival_ms, &itl_ms));
+    SL_TRY(read_real(r, object, "tenant_weight", least_weight, most_weight, &request->tenant_weight));
+    request->arrival_us = (int64_t)(arrival_ms * 1000 + 0.5);
+    request->ttft_target_us = (int64_t)(ttft_ms * 1000 + 0.5);
+    request->itl_target_us = (int64_t)(itl_ms * 1000 + 0.5);
     return SL_OK;
 }
 
@@ -205,7 +222,7 @@ static sl_status read_request(reader *r, json_t *object)
         SL_FAIL(r->err, SL_ERR_FORMAT, "line %zu: \"output_tokens\" is missing", r->line);
     SL_TRY(read_integer(r, object, "output_tokens", 1, SL_TRACE_MAX_TOKENS, &n_output));
     SL_TRY(read_integer(r, object, "priority", INT32_MIN, INT32_MAX, &priority));
-    SL_TRY(read_arrival(r, object, &request));
+    SL_TRY(read_reals(r, object, &request));
     SL_TRY(read_prompt(r, object, &request));
     request.n_output = (uint32_t)n_output;
     request.priority = (int32_t)priority;

@@ -52,6 +52,10 @@ class Throughput(harness.Case):
             self.assertTrue(0 <= kv["unused_slots_per_sequence"] <= 15)
         small = self.report("-n", 12, "--parallel", 4, "--kv-memory", 1)
         self.assertLessEqual(small["kv"]["bytes"], 1000000)
+        words = self.output("bench", "throughput", "-m", harness.FILES[0], "-n", 4)
+        self.assertRegex(words, r"KV memory: .*, all that 16 x \d+ tokens need; .* were free")
+        words = self.output("bench", "throughput", "-m", harness.FILES[0], "-n", 4, "--kv-memory", 1)
+        self.assertIn("as --kv-memory says", words)
 
     def test_prefix_cache(self):
         shared = self.report("--trace", "shared-prefix", "-n", 12, "--parallel", 2)
@@ -64,6 +68,21 @@ class Throughput(harness.Case):
         self.assertIsNone(self.report("-n", 2)["goodput"])
         strict = self.report("-n", 2, "--ttft-target", 0.001)["goodput"]
         self.assertEqual((strict["good"], strict["share"], strict["requests_per_second"]), (0, 0, 0))
+
+    def test_targets_of_a_file(self):
+        path = self.home / "requests.jsonl"
+        path.write_text('{"prompt_tokens": 9, "output_tokens": 4, "ttft_target_ms": 0.001}\n'
+                        '{"prompt_tokens": 9, "output_tokens": 4, "ttft_target_ms": 1e6, "itl_target_ms": 1e6}\n'
+                        '{"prompt_tokens": 9, "output_tokens": 4, "tenant": "x", "tenant_weight": 2, "priority": 1}\n')
+        self.assertEqual(self.report("--trace", path)["goodput"]["good"], 2)
+        self.assertEqual(self.report("--trace", path, "--ttft-target", 0.001)["goodput"]["good"], 1)
+
+    def test_max_wait(self):
+        waits = self.report("--trace", "fixed", "-n", 2, "--batching", "dynamic", "--max-wait", 300)
+        self.assertGreaterEqual(waits["ttft_ms"]["p50"], 300)
+        # Nobody waits for a batch that is full.
+        full = self.report("--trace", "fixed", "-n", 2, "--parallel", 2, "--batching", "dynamic", "--max-wait", 1e7)
+        self.assertEqual(full["failed"], 0)
 
     def test_seed_decides_the_trace(self):
         sizes = [[self.report("-n", 8, "--seed", seed)[name] for name in ("prompt_tokens", "generated_tokens")]

@@ -373,6 +373,9 @@ static void test_bad_files(void **state)
         {"{\"prompt_tokens\": 1, \"output_tokens\": 1, \"arrival_ms\": \"1\"}", {"\"arrival_ms\"", "number"}},
         {"{\"prompt_tokens\": 1, \"output_tokens\": 1, \"arrival_ms\": 1e300}", {"\"arrival_ms\"", "1e+09"}},
         {"{\"prompt_tokens\": 1, \"output_tokens\": 1, \"priority\": 2147483648}", {"\"priority\"", "2147483647"}},
+        {"{\"prompt_tokens\": 1, \"output_tokens\": 1, \"tenant_weight\": 0}", {"\"tenant_weight\"", "number"}},
+        {"{\"prompt_tokens\": 1, \"output_tokens\": 1, \"ttft_target_ms\": 0}", {"\"ttft_target_ms\"", "from"}},
+        {"{\"prompt_tokens\": 1, \"output_tokens\": 1, \"itl_target_ms\": true}", {"\"itl_target_ms\"", "number"}},
         {"{\"prompt_tokens\": 1, \"output_tokens\": 1, \"tenant\": 5}", {"\"tenant\"", "name"}},
         {"{\"prompt_tokens\": 1, \"output_tokens\": 1, \"tenant\": \"\"}", {"\"tenant\"", "name"}},
         {"{\"prompt_tokens\": 4, \"output_tokens\": 1, \"prefix_group\": \"a\"}",
@@ -421,14 +424,22 @@ static void test_report(void **state)
     int64_t times[] = {2000, 3000, 7000, 12000, 22000};
     uint32_t tokens[5] = {0};
     sl_replay_record records[] = {
-        {.arrival_us = 1000, .first_us = 2000, .last_us = 7000, .n_prompt = 10, .n_cached = 5, .n_generated = 3},
+        {.arrival_us = 1000,
+         .first_us = 2000,
+         .last_us = 7000,
+         .n_prompt = 10,
+         .n_cached = 5,
+         .n_generated = 3,
+         .ttft_target_us = 1000,
+         .itl_target_us = 4000},
         {.arrival_us = 2000,
          .first_us = 12000,
          .last_us = 22000,
          .n_prompt = 20,
          .n_generated = 2,
          .first = 3,
-         .tenant = 1},
+         .tenant = 1,
+         .ttft_target_us = 1000},
         {.n_prompt = 99, .failed = true},
     };
     sl_replay_sample samples[] = {
@@ -453,7 +464,7 @@ static void test_report(void **state)
                         .end_us = 21000};
     sl_replay_report report;
     sl_err err;
-    assert_int_equal(sl_replay_summarise(&replay, 1000, 4000, &report, &err), SL_OK);
+    assert_int_equal(sl_replay_summarise(&replay, &report, &err), SL_OK);
     assert_true(report.seconds == 0.02);
     assert_int_equal(report.n_prompt_tokens, 30);
     assert_int_equal(report.n_cached_tokens, 5);
@@ -470,12 +481,14 @@ static void test_report(void **state)
     assert_true(report.slots_per_token == 1.6 && report.unused_slots == 10);
     assert_true(report.prediction_error.n == 2 && fabs(report.prediction_error.p50 - 0.1) < 1e-12);
     assert_true(report.prediction_error.max == 0.5);
-    assert_int_equal(sl_replay_summarise(&replay, 1000, 3999, &report, &err), SL_OK);
+    records[0].itl_target_us = 3999;
+    assert_int_equal(sl_replay_summarise(&replay, &report, &err), SL_OK);
     assert_int_equal(report.all.n_good, 0);
-    assert_int_equal(sl_replay_summarise(&replay, 0, 0, &report, &err), SL_OK);
+    records[0].itl_target_us = records[1].ttft_target_us = 0;
+    assert_int_equal(sl_replay_summarise(&replay, &report, &err), SL_OK);
     assert_int_equal(report.all.n_good, 2);
     sl_replay_latency latency;
-    assert_int_equal(sl_replay_latency_of(&replay, 1, 0, 0, &latency, &err), SL_OK);
+    assert_int_equal(sl_replay_latency_of(&replay, 1, &latency, &err), SL_OK);
     assert_true(latency.n_requests == 1 && latency.ttft_ms.max == 10);
 }
 
@@ -483,7 +496,6 @@ typedef struct tiny {
     sl_gguf *gguf;
     sl_threads *pool;
     sl_model *model;
-    sl_engine *engine;
 } tiny;
 
 static int open_tiny(void **state)
@@ -491,12 +503,8 @@ static int open_tiny(void **state)
     static tiny t;
     sl_err err;
     sl_model_options model = sl_model_options_default();
-    sl_engine_options options = {.n_sequences = 4, .chunk = 32, .context = 128, .no_prefix_cache = true};
     if (sl_gguf_open(TINY, 0, &t.gguf, &err) != SL_OK || sl_threads_open(1, &t.pool, &err) != SL_OK ||
         sl_model_open(t.gguf, &model, t.pool, &t.model, &err) != SL_OK)
-        return -1;
-    sl_engine_model engine = sl_engine_model_of(t.model);
-    if (sl_engine_open(&engine, &options, t.pool, &t.engine, &err) != SL_OK)
         return -1;
     *state = &t;
     return 0;
@@ -505,24 +513,39 @@ static int open_tiny(void **state)
 static int close_tiny(void **state)
 {
     tiny *t = *state;
-    sl_engine_close(t->engine);
     sl_model_close(t->model);
     sl_threads_close(t->pool);
     sl_gguf_close(t->gguf);
     return 0;
 }
 
-static sl_replay replay_on(const tiny *t, const sl_trace *trace, sl_replay_batching batching)
+static sl_engine *open_engine(const tiny *t, sl_batching batching)
+{
+    sl_engine *engine;
+    sl_err err;
+    sl_engine_model model = sl_engine_model_of(t->model);
+    sl_engine_options options = {.n_sequences = 4,
+                                 .chunk = 32,
+                                 .context = 128,
+                                 .no_prefix_cache = true,
+                                 .batching = batching,
+                                 .max_wait_us = 1000};
+    assert_int_equal(sl_engine_open(&model, &options, t->pool, &engine, &err), SL_OK);
+    return engine;
+}
+
+static sl_replay replay_on(const tiny *t, const sl_trace *trace, sl_batching batching)
 {
     sl_replay replay;
     sl_err err;
-    sl_replay_options options = {.trace = trace,
-                                 .engine = t->engine,
-                                 .n_vocab = sl_model_get_info(t->model)->n_vocab,
-                                 .n_parallel = 4,
-                                 .batching = batching,
-                                 .max_wait_us = 1000};
+    sl_engine *engine = open_engine(t, batching);
+    sl_replay_options options = {
+        .trace = trace, .engine = engine, .n_vocab = sl_model_get_info(t->model)->n_vocab, .itl_target_us = 70000000};
     assert_int_equal(sl_replay_run(&options, &replay, &err), SL_OK);
+    sl_engine_statistics statistics;
+    sl_engine_stats(engine, &statistics);
+    assert_int_equal(replay.n_samples, statistics.n_steps); /* to wait for a batch is no step */
+    sl_engine_close(engine);
     return replay;
 }
 
@@ -534,9 +557,9 @@ static void test_replay(void **state)
     for (size_t i = 0; i < trace->n_requests; i++)
         if (trace->requests[i].follows)
             trace->requests[i].arrival_us /= 1000; /* nobody wants to think for two seconds here */
-    sl_replay first = replay_on(t, trace, SL_REPLAY_CONTINUOUS);
-    for (int batching = SL_REPLAY_STATIC; batching <= SL_REPLAY_DYNAMIC; batching++) {
-        sl_replay other = replay_on(t, trace, (sl_replay_batching)batching);
+    sl_replay first = replay_on(t, trace, SL_BATCHING_CONTINUOUS);
+    for (int batching = SL_BATCHING_STATIC; batching <= SL_BATCHING_DYNAMIC; batching++) {
+        sl_replay other = replay_on(t, trace, (sl_batching)batching);
         assert_memory_equal(first.tokens, other.tokens, first.n_tokens * sizeof *first.tokens);
         sl_replay_free(&other);
     }
@@ -562,12 +585,12 @@ static void test_static_batches_do_not_mix(void **state)
 {
     const tiny *t = *state;
     sl_trace *trace = make("uniform", (sl_trace_options){.seed = 3, .n_requests = 10, .max_tokens = 100});
-    sl_replay replay = replay_on(t, trace, SL_REPLAY_STATIC);
+    sl_replay replay = replay_on(t, trace, SL_BATCHING_STATIC);
     for (size_t i = 4; i < 10; i++)
         for (size_t before = 0; before < i / 4 * 4; before++)
             assert_true(replay.records[i].first_us > replay.records[before].last_us);
     sl_replay_free(&replay);
-    replay = replay_on(t, trace, SL_REPLAY_CONTINUOUS);
+    replay = replay_on(t, trace, SL_BATCHING_CONTINUOUS);
     size_t n_mixed = 0;
     for (size_t i = 4; i < 10; i++)
         n_mixed += replay.records[i].first_us < replay.records[i / 4 * 4 - 1].last_us;
@@ -589,7 +612,7 @@ static void test_refused_requests(void **state)
                                "{\"prompt_tokens\": 5, \"output_tokens\": 3}\n",
                                &trace, &err),
                      SL_OK);
-    sl_replay replay = replay_on(t, trace, SL_REPLAY_CONTINUOUS);
+    sl_replay replay = replay_on(t, trace, SL_BATCHING_CONTINUOUS);
     for (size_t i = 0; i < 4; i++) {
         assert_true(replay.records[i].failed);
         assert_true(replay.records[i].error.message[0] != '\0');
@@ -613,12 +636,43 @@ static void test_stopped_replay_leaves_the_engine_idle(void **state)
     sl_replay replay;
     sl_err err;
     sl_trace *trace = make("fixed", (sl_trace_options){.seed = 1, .n_requests = 9, .max_tokens = 100});
-    sl_replay_options options = {
-        .trace = trace, .engine = t->engine, .n_vocab = 300, .n_parallel = 4, .stop = stop_soon, .user = &n_asked};
+    sl_engine *engine = open_engine(t, SL_BATCHING_CONTINUOUS);
+    sl_replay_options options = {.trace = trace, .engine = engine, .n_vocab = 300, .stop = stop_soon, .user = &n_asked};
     assert_int_equal(sl_replay_run(&options, &replay, &err), SL_ERR_CANCELLED);
     sl_replay_free(&replay);
-    assert_int_equal(sl_engine_step(t->engine, 0, &busy, &err), SL_OK);
+    assert_int_equal(sl_engine_step(engine, 0, &busy, &err), SL_OK);
     assert_false(busy);
+    sl_engine_close(engine);
+    sl_trace_close(trace);
+}
+
+/* Priority, tenant, weight and targets of the trace reach the engine. All requests come at once; the one of high priority
+ * is first though it is last in the file. */
+static void test_wishes_reach_the_engine(void **state)
+{
+    const tiny *t = *state;
+    sl_trace *trace;
+    sl_err err;
+    assert_int_equal(read_text("{\"prompt_tokens\": 100, \"output_tokens\": 2}\n"
+                               "{\"prompt_tokens\": 100, \"output_tokens\": 2, \"itl_target_ms\": 2e6}\n"
+                               "{\"prompt_tokens\": 100, \"output_tokens\": 2, \"ttft_target_ms\": 3e6}\n"
+                               "{\"prompt_tokens\": 100, \"output_tokens\": 2, \"tenant\": \"heavy\", "
+                               "\"tenant_weight\": 4, \"priority\": 7}\n",
+                               &trace, &err),
+                     SL_OK);
+    assert_true(trace->requests[3].tenant_weight == 4);
+    sl_replay replay = replay_on(t, trace, SL_BATCHING_CONTINUOUS);
+    const sl_replay_record *r = replay.records;
+    assert_true(r[0].ttft_target_us == 0 && r[0].itl_target_us == 70000000); /* those of the replay's options */
+    assert_true(r[1].itl_target_us == 2000000000 && r[2].ttft_target_us == 3000000000);
+    assert_true(r[3].first_us < r[2].first_us);                                      /* priority */
+    assert_true(r[2].first_us < r[0].first_us && r[0].first_us < r[1].first_us + 1); /* a deadline, then arrival */
+    sl_replay_free(&replay);
+    /* A weight that the engine refuses shows that it got there. */
+    trace->requests[3].tenant_weight = -1;
+    replay = replay_on(t, trace, SL_BATCHING_CONTINUOUS);
+    assert_true(replay.records[3].failed && strstr(replay.records[3].error.message, "weight"));
+    sl_replay_free(&replay);
     sl_trace_close(trace);
 }
 
@@ -644,6 +698,7 @@ int main(void)
         cmocka_unit_test(test_report),
         cmocka_unit_test_setup_teardown(test_replay, open_tiny, close_tiny),
         cmocka_unit_test_setup_teardown(test_static_batches_do_not_mix, open_tiny, close_tiny),
+        cmocka_unit_test_setup_teardown(test_wishes_reach_the_engine, open_tiny, close_tiny),
         cmocka_unit_test_setup_teardown(test_refused_requests, open_tiny, close_tiny),
         cmocka_unit_test_setup_teardown(test_stopped_replay_leaves_the_engine_idle, open_tiny, close_tiny),
     };
