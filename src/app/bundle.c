@@ -1,7 +1,9 @@
 #include "app/bundle.h"
 
+#include "app/cost_cache.h"
 #include "app/gguf_vocab.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +17,7 @@ struct sl_bundle {
     sl_model *model;
     uint32_t *stop_tokens;
     size_t n_stop_tokens;
+    sl_pack_cache_options cache; /* its folder is the bundle's */
 };
 
 sl_bundle_options sl_bundle_options_default(void)
@@ -105,6 +108,9 @@ static sl_status open_model(sl_bundle *bundle, const sl_bundle_options *options,
 
 static sl_status open_parts(sl_bundle *bundle, const char *path, const sl_bundle_options *options, sl_err *err)
 {
+    bundle->cache = options->model.cache;
+    if (bundle->cache.folder && !(bundle->cache.folder = strdup(bundle->cache.folder)))
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for a model bundle");
     SL_TRY(sl_gguf_open(path, options->flags & SL_BUNDLE_TEXT_ONLY ? SL_GGUF_HEADER_ONLY : 0, &bundle->gguf, err));
     SL_TRY(sl_gguf_vocab_open(bundle->gguf, &bundle->vocab, err));
     make_token_bytes(bundle);
@@ -140,6 +146,7 @@ void sl_bundle_close(sl_bundle *bundle)
     sl_vocab_close(bundle->vocab);
     sl_gguf_close(bundle->gguf);
     free(bundle->stop_tokens);
+    free((char *)(uintptr_t)bundle->cache.folder);
     free(bundle);
 }
 
@@ -161,6 +168,29 @@ const sl_model *sl_bundle_model(const sl_bundle *bundle)
 sl_threads *sl_bundle_threads(const sl_bundle *bundle)
 {
     return bundle->threads;
+}
+
+sl_status sl_bundle_open_engine(const sl_bundle *bundle, const sl_engine_options *options, sl_engine **out, sl_err *err)
+{
+    sl_engine_options with_cost = *options;
+    sl_engine_model model = sl_engine_model_of(bundle->model);
+    sl_cost cost;
+    sl_cost_init(&cost, model.plan, sl_threads_count(bundle->threads));
+    if (!options->cost && sl_cost_cache_load(&bundle->cache, &cost))
+        with_cost.cost = &cost;
+    return sl_engine_open(&model, &with_cost, bundle->threads, out, err);
+}
+
+void sl_bundle_close_engine(const sl_bundle *bundle, sl_engine *engine)
+{
+    if (engine)
+        sl_bundle_save_cost(bundle, sl_engine_cost(engine));
+    sl_engine_close(engine);
+}
+
+void sl_bundle_save_cost(const sl_bundle *bundle, const sl_cost *cost)
+{
+    sl_cost_cache_save(&bundle->cache, cost);
 }
 
 /* Stored text of a special token as a C string in buffer; empty when there is none. */
@@ -201,6 +231,19 @@ sl_status sl_bundle_text_tokens(const sl_bundle *bundle, const char *text, size_
 {
     sl_span span = {.bytes = text, .n_bytes = n_bytes, .trusted = false};
     return sl_tokenize(bundle->vocab, &span, 1, SL_TOKENIZE_ADD_SPECIAL, out, err);
+}
+
+sl_pooling sl_bundle_pooling(const sl_bundle *bundle)
+{
+    /* llama.cpp's numbers of the key */
+    static const sl_pooling types[] = {SL_POOLING_MEAN, SL_POOLING_MEAN, SL_POOLING_CLS, SL_POOLING_LAST};
+    char key[96];
+    uint64_t type = 0;
+    snprintf(key, sizeof key, "%s.pooling_type", sl_model_get_info(bundle->model)->arch);
+    const sl_gguf_value *value = sl_gguf_find(bundle->gguf, key);
+    if (!value || !sl_gguf_as_u64(value, 0, &type) || type >= SL_COUNTOF(types))
+        return SL_POOLING_MEAN;
+    return types[type];
 }
 
 const sl_token_bytes *sl_bundle_token_bytes(const sl_bundle *bundle)

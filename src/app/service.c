@@ -8,11 +8,25 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { DEFAULT_TICKETS = 512, DEFAULT_EVENT_BYTES = 1 << 16, MAX_TICKETS = 1 << 20 };
+enum {
+    DEFAULT_TICKETS = 512,
+    DEFAULT_EVENT_BYTES = 1 << 16,
+    MAX_TICKETS = 1 << 20,
+    MAX_PREDICTIONS = 4, /* at a time; each may take as long as ordering all that waits */
+    COST_STEPS = 256,    /* the copy of the cost model is at most so many steps old */
+};
 static const int64_t default_hang_us = 60 * 1000000LL;
 
 typedef enum { QUEUED, ACTIVE, DONE } ticket_state; /* not yet with the engine, with it, given back by it */
+
+/* The end of one choice. */
+typedef struct {
+    bool ended;
+    sl_event event;
+    char tail[SL_MAX_STOP_BYTES]; /* its bytes: what was held back for a stop string that did not come */
+} choice_end;
 
 struct sl_ticket {
     sl_service *service;
@@ -22,14 +36,17 @@ struct sl_ticket {
     sl_ticket *next_command, *next_ready;
     ticket_state state;
     bool in_commands, in_ready, cancelled, released, overflowed;
-    bool accept_unread, finish_unread;
-    int64_t accepted_us, finished_us;
+    bool predicts;      /* of sl_service_predict: counts nowhere but in n_predictions */
+    bool accept_unread; /* ACCEPTED or PREDICTED */
+    int64_t accepted_us, wait_us;
     sl_request request; /* until the engine has it; points into copies */
     sl_arena copies;
     uint64_t id; /* the engine's */
+    uint32_t n_choices, n_ended;
+    choice_end *ends; /* n_choices */
+    float *embedding; /* NULL unless one is wanted */
     sl_event_ring ring;
-    sl_event finished;
-    char tail[SL_MAX_STOP_BYTES]; /* its bytes: what was held back for a stop string that did not come */
+    size_t end_bytes; /* of the ring, that the ends of all choices take */
 };
 
 struct sl_inbox {
@@ -42,10 +59,11 @@ struct sl_inbox {
 /* One lock for everything: it is held for a few memory accesses at a time, the longest being a token's record. */
 struct sl_service {
     sl_service_options options;
+    const sl_bundle *bundle;
     sl_engine *engine;
     sl_threads *pool;
     const sl_token_bytes *token_bytes;
-    uint32_t context;
+    uint32_t context, n_embedding;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t work;
@@ -53,10 +71,13 @@ struct sl_service {
     int64_t beat_us;    /* start of the step that runs, or when work arrived */
     sl_ticket *tickets; /* all that are not freed */
     sl_ticket *commands, **last_command;
-    sl_err failure; /* code SL_OK: none */
-    uint32_t n_tickets, n_queued, n_active;
+    sl_err failure;                         /* code SL_OK: none */
+    uint32_t n_tickets, n_queued, n_active; /* choices, not the predictions */
+    uint32_t n_predictions;
     uint64_t n_refused, n_overflow;
     sl_engine_statistics engine_stats; /* after the last step */
+    sl_cost cost;                      /* as it was after cost_steps steps */
+    uint64_t cost_steps;
 };
 
 /* ---- inboxes ---- */
@@ -119,6 +140,16 @@ static void unready(sl_ticket *t)
 
 /* ---- tickets ---- */
 
+/* Frees a ticket that is in no list. */
+static void drop_ticket(sl_ticket *t)
+{
+    sl_event_ring_close(&t->ring);
+    sl_arena_reset(&t->copies);
+    free(t->ends);
+    free(t->embedding);
+    free(t);
+}
+
 /* Unlinks and frees a ticket that both its holder and the engine have let go. The lock is held. */
 static void free_ticket(sl_ticket *t)
 {
@@ -126,10 +157,8 @@ static void free_ticket(sl_ticket *t)
     *(t->prev_all ? &t->prev_all->next_all : &s->tickets) = t->next_all;
     if (t->next_all)
         t->next_all->prev_all = t->prev_all;
-    s->n_tickets--;
-    sl_event_ring_close(&t->ring);
-    sl_arena_reset(&t->copies);
-    free(t);
+    *(t->predicts ? &s->n_predictions : &s->n_tickets) -= t->n_choices;
+    drop_ticket(t);
 }
 
 /* A copy of count elements in the arena; NULL when memory is short. */
@@ -174,14 +203,32 @@ static sl_status copy_request(sl_ticket *t, const sl_request *request, sl_err *e
     return SL_OK;
 }
 
-/* A ring for all tokens the request may make, but no larger than the options allow. */
+/* Room for all events the request may make, but of tokens no more than the options allow; those of a prompt come faster
+ * than anybody reads, so there is room for all of them. The ends have room of their own. */
 static sl_status open_ring(sl_ticket *t, sl_err *err)
 {
     const sl_service *s = t->service;
-    size_t longest = s->token_bytes->longest + (t->request.stop_strings.n ? SL_MAX_STOP_BYTES : 0);
-    size_t token = sl_event_ring_token_bytes(SL_MIN(t->request.sampling.n_logprobs, SL_MAX_LOGPROBS), longest);
-    size_t all = token * SL_MIN(t->request.max_tokens, s->context);
-    return sl_event_ring_open(&t->ring, SL_MIN(all, SL_MAX(s->options.event_bytes, token)), longest, err);
+    const sl_request *r = &t->request;
+    size_t longest = s->token_bytes->longest + (r->stop_strings.n ? SL_MAX_STOP_BYTES : 0);
+    size_t token = sl_event_ring_event_bytes(SL_MIN(r->sampling.n_logprobs, SL_MAX_LOGPROBS), longest);
+    size_t tokens = SL_MIN(token * SL_MIN(r->max_tokens, s->context), SL_MAX(s->options.event_bytes, token));
+    size_t scored = sl_event_ring_event_bytes(SL_MIN(r->n_prompt_logprobs, SL_MAX_LOGPROBS), 0);
+    t->end_bytes = t->n_choices * sl_event_ring_event_bytes(0, 0);
+    size_t all = t->end_bytes + t->n_choices * tokens + sl_event_ring_event_bytes(0, 0);
+    if (r->prompt_logprobs)
+        all += scored * SL_MIN(r->n_prompt, s->context);
+    return sl_event_ring_open(&t->ring, all, longest, err);
+}
+
+/* What the ticket's events need. */
+static sl_status open_events(sl_ticket *t, sl_err *err)
+{
+    t->ends = calloc(t->n_choices, sizeof *t->ends);
+    if (t->request.pooling != SL_POOLING_NONE)
+        t->embedding = calloc(t->service->n_embedding, sizeof *t->embedding);
+    if (!t->ends || (t->request.pooling != SL_POOLING_NONE && !t->embedding))
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for the events of %u choices", t->n_choices);
+    return open_ring(t, err);
 }
 
 /* Puts a ticket where the engine thread will look. The lock is held. */
@@ -201,18 +248,31 @@ static void add_command(sl_ticket *t)
     }
 }
 
+/* Whether there is room for one more ticket; counts it in. The lock is held. */
+static sl_status count_in(sl_service *s, const sl_ticket *t, sl_err *err)
+{
+    if (t->predicts) {
+        if (s->n_predictions >= MAX_PREDICTIONS)
+            SL_FAIL(err, SL_ERR_LIMIT, "%d predictions are being made already", MAX_PREDICTIONS);
+        s->n_predictions += t->n_choices;
+        return SL_OK;
+    }
+    if (t->n_choices > s->options.max_tickets - s->n_tickets) {
+        s->n_refused++;
+        SL_FAIL(err, SL_ERR_LIMIT, "too many requests at once: %u are being worked on or wait", s->n_tickets);
+    }
+    s->n_tickets += t->n_choices;
+    s->n_queued += t->n_choices;
+    return SL_OK;
+}
+
 static sl_status enlist(sl_service *s, sl_ticket *t, sl_err *err)
 {
     if (s->failure.code != SL_OK)
         SL_FAIL(err, SL_ERR_STATE, "the engine has failed: %.200s", s->failure.message);
     if (s->draining || s->closing)
         SL_FAIL(err, SL_ERR_STATE, "shutting down: no new requests are taken");
-    if (s->n_tickets == s->options.max_tickets) {
-        s->n_refused++;
-        SL_FAIL(err, SL_ERR_LIMIT, "too many requests at once: %u are being worked on or wait", s->n_tickets);
-    }
-    s->n_tickets++;
-    s->n_queued++;
+    SL_TRY(count_in(s, t, err));
     t->next_all = s->tickets;
     if (s->tickets)
         s->tickets->prev_all = t;
@@ -221,34 +281,48 @@ static sl_status enlist(sl_service *s, sl_ticket *t, sl_err *err)
     return SL_OK;
 }
 
-sl_status sl_service_submit(sl_service *s, sl_inbox *inbox, const sl_request *request, void *user, sl_ticket **out,
-                            sl_err *err)
+static sl_status submit(sl_service *s, sl_inbox *inbox, const sl_request *request, bool predicts, void *user,
+                        sl_ticket **out, sl_err *err)
 {
     *out = NULL;
-    if (request->n_choices > 1 || request->prompt_logprobs || request->pooling != SL_POOLING_NONE)
-        SL_FAIL(err, SL_ERR_UNSUPPORTED, "a ticket has one choice, no log-probabilities of its prompt, no embedding");
+    uint32_t n_choices = predicts ? 1 : SL_MAX(request->n_choices, 1);
+    if (n_choices > s->options.max_tickets)
+        SL_FAIL(err, SL_ERR_LIMIT, "%u choices, but at most %u requests are taken at once", n_choices,
+                s->options.max_tickets);
     sl_ticket *t = calloc(1, sizeof *t);
     if (!t)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for a ticket");
     t->service = s;
     t->inbox = inbox;
     t->user = user;
+    t->predicts = predicts;
+    t->n_choices = n_choices;
     sl_status status = copy_request(t, request, err);
     if (status == SL_OK)
-        status = open_ring(t, err);
+        status = open_events(t, err);
     if (status == SL_OK) {
         pthread_mutex_lock(&s->lock);
         status = enlist(s, t, err);
         pthread_mutex_unlock(&s->lock);
     }
     if (status != SL_OK) {
-        sl_event_ring_close(&t->ring);
-        sl_arena_reset(&t->copies);
-        free(t);
+        drop_ticket(t);
         return status;
     }
     *out = t;
     return SL_OK;
+}
+
+sl_status sl_service_submit(sl_service *s, sl_inbox *inbox, const sl_request *request, void *user, sl_ticket **out,
+                            sl_err *err)
+{
+    return submit(s, inbox, request, false, user, out, err);
+}
+
+sl_status sl_service_predict(sl_service *s, sl_inbox *inbox, const sl_request *request, void *user, sl_ticket **out,
+                             sl_err *err)
+{
+    return submit(s, inbox, request, true, user, out, err);
 }
 
 void *sl_ticket_user(const sl_ticket *ticket)
@@ -256,22 +330,38 @@ void *sl_ticket_user(const sl_ticket *ticket)
     return ticket->user;
 }
 
+/* The next event; false when there is none. The lock is held. */
+static bool next_event(sl_ticket *t, sl_ticket_event *out)
+{
+    static const sl_ticket_kind kinds[] = {[SL_EVENT_TOKEN] = SL_TICKET_TOKEN,
+                                           [SL_EVENT_FINISHED] = SL_TICKET_FINISHED,
+                                           [SL_EVENT_PROMPT] = SL_TICKET_PROMPT,
+                                           [SL_EVENT_EMBEDDING] = SL_TICKET_EMBEDDING};
+    if (t->accept_unread) {
+        t->accept_unread = false;
+        *out = (sl_ticket_event){.kind = t->predicts ? SL_TICKET_PREDICTED : SL_TICKET_ACCEPTED,
+                                 .time_us = t->accepted_us,
+                                 .wait_us = t->wait_us};
+        return true;
+    }
+    if (!sl_event_ring_pop(&t->ring, &out->event, &out->time_us))
+        return false;
+    out->kind = kinds[out->event.kind];
+    out->wait_us = 0;
+    if (out->kind == SL_TICKET_FINISHED)
+        out->event = t->ends[out->event.choice].event;
+    if (out->kind == SL_TICKET_EMBEDDING) {
+        out->event.embedding = t->embedding;
+        out->event.n_embedding = t->service->n_embedding;
+    }
+    return true;
+}
+
 bool sl_ticket_next(sl_ticket *t, sl_ticket_event *out)
 {
     pthread_mutex_lock(&t->service->lock);
-    bool found = true;
-    if (t->accept_unread) {
-        t->accept_unread = false;
-        *out = (sl_ticket_event){.kind = SL_TICKET_ACCEPTED, .time_us = t->accepted_us};
-    } else if (sl_event_ring_pop(&t->ring, &out->event, &out->time_us)) {
-        out->kind = SL_TICKET_TOKEN;
-    } else if (t->finish_unread) {
-        t->finish_unread = false;
-        *out = (sl_ticket_event){SL_TICKET_FINISHED, t->finished_us, t->finished};
-    } else {
-        t->in_ready = false;
-        found = false;
-    }
+    bool found = next_event(t, out);
+    t->in_ready &= found;
     pthread_mutex_unlock(&t->service->lock);
     return found;
 }
@@ -305,29 +395,57 @@ void sl_ticket_release(sl_ticket *t)
 
 /* ---- the engine thread ---- */
 
-/* Ends a ticket with an event; a released one is freed. The lock is held. */
-static void finish_ticket(sl_ticket *t, const sl_event *event)
+/* The ticket is done with: a released one is freed. The lock is held. */
+static void let_go(sl_ticket *t)
 {
-    sl_service *s = t->service;
-    *(t->state == QUEUED ? &s->n_queued : &s->n_active) -= 1;
     t->state = DONE;
-    t->finished = *event;
-    t->finished.bytes = t->tail;
-    t->finished.n_bytes = SL_MIN(event->n_bytes, (uint32_t)sizeof t->tail);
-    if (t->finished.n_bytes > 0)
-        memcpy(t->tail, event->bytes, t->finished.n_bytes);
-    t->finish_unread = true;
-    t->finished_us = sl_clock_us();
-    if (t->overflowed) {
-        t->finished.n_bytes = 0;
-        t->finished.finish = SL_FINISH_ERROR;
-        sl_err_set(&t->finished.error, SL_ERR_LIMIT, "the answer was read too slowly: more than %zu bytes of it waited",
-                   t->ring.capacity);
-    }
     if (t->released && !t->in_commands)
         free_ticket(t);
     else
         make_ready(t);
+}
+
+/* Ends a choice with an event; when it is the last one, a released ticket is freed. The lock is held. */
+static void end_choice(sl_ticket *t, const sl_event *event)
+{
+    sl_service *s = t->service;
+    choice_end *end = &t->ends[event->choice];
+    end->ended = true;
+    end->event = *event;
+    end->event.bytes = end->tail;
+    end->event.n_bytes = SL_MIN(event->n_bytes, (uint32_t)sizeof end->tail);
+    if (end->event.n_bytes > 0)
+        memcpy(end->tail, event->bytes, end->event.n_bytes);
+    if (t->overflowed) {
+        end->event.n_bytes = 0;
+        end->event.finish = SL_FINISH_ERROR;
+        sl_err_set(&end->event.error, SL_ERR_LIMIT, "the answer was read too slowly: more than %u bytes of it waited",
+                   s->options.event_bytes);
+    }
+    sl_event note = {.request = event->request, .kind = SL_EVENT_FINISHED, .choice = event->choice};
+    bool noted = sl_event_ring_push(&t->ring, &note, sl_clock_us(), 0);
+    SL_ASSERT(noted); /* no other event takes that room */
+    t->end_bytes -= sl_event_ring_event_bytes(0, 0);
+    if (!t->predicts)
+        *(t->state == QUEUED ? &s->n_queued : &s->n_active) -= 1;
+    if (++t->n_ended == t->n_choices)
+        let_go(t);
+    else
+        make_ready(t);
+}
+
+/* Ends all choices that have not ended. The lock is held. */
+static void end_ticket(sl_ticket *t, sl_event event)
+{
+    event.kind = SL_EVENT_FINISHED;
+    event.stop_string = -1;
+    for (uint32_t i = 0, n_left = t->n_choices - t->n_ended; n_left > 0; i++) { /* the last one may free the ticket */
+        if (t->ends[i].ended)
+            continue;
+        n_left--;
+        event.choice = i;
+        end_choice(t, &event);
+    }
 }
 
 /* The engine's events of a ticket, during a step. */
@@ -339,9 +457,11 @@ static void on_event(void *user, const sl_event *event)
     bool overflow = false;
     pthread_mutex_lock(&s->lock);
     if (event->kind == SL_EVENT_FINISHED) {
-        finish_ticket(t, event);
+        end_choice(t, event);
     } else if (!t->released && !t->overflowed) {
-        t->overflowed = overflow = !sl_event_ring_push(&t->ring, event, now_us);
+        if (event->kind == SL_EVENT_EMBEDDING)
+            memcpy(t->embedding, event->embedding, event->n_embedding * sizeof *t->embedding);
+        t->overflowed = overflow = !sl_event_ring_push(&t->ring, event, now_us, t->end_bytes);
         s->n_overflow += overflow;
         make_ready(t);
     }
@@ -363,32 +483,46 @@ static sl_status hand_over(sl_ticket *t, sl_err *err)
     request.on_event = on_event;
     request.on_logits = request.on_logits ? on_logits : NULL;
     request.user = t;
-    sl_status status = sl_engine_submit(t->service->engine, &request, &t->id, err);
+    sl_engine *engine = t->service->engine;
+    sl_status status = t->predicts ? sl_engine_predict(engine, &request, &t->wait_us, err)
+                                   : sl_engine_submit(engine, &request, &t->id, err);
     sl_arena_reset(&t->copies);
     return status;
+}
+
+/* The engine has looked at a request and found it good, or refused it. The lock is held. */
+static void note_verdict(sl_ticket *t, const sl_err *refusal)
+{
+    sl_service *s = t->service;
+    if (refusal) {
+        sl_event event = {.finish = refusal->code == SL_ERR_CANCELLED ? SL_FINISH_CANCELLED : SL_FINISH_ERROR,
+                          .error = *refusal,
+                          .n_prompt = (uint32_t)t->request.n_prompt};
+        end_ticket(t, event);
+        return;
+    }
+    t->accept_unread = true;
+    t->accepted_us = sl_clock_us();
+    if (t->predicts) {
+        let_go(t);
+        return;
+    }
+    s->n_queued -= t->n_choices;
+    s->n_active += t->n_choices;
+    t->state = ACTIVE;
+    make_ready(t);
 }
 
 static void begin_ticket(sl_service *s, sl_ticket *t, bool cancelled)
 {
     sl_err err = {0};
-    if (!cancelled && s->failure.code == SL_OK && hand_over(t, &err) == SL_OK) {
-        pthread_mutex_lock(&s->lock);
-        s->n_queued--;
-        s->n_active++;
-        t->state = ACTIVE;
-        t->accept_unread = true;
-        t->accepted_us = sl_clock_us();
-        make_ready(t);
-        pthread_mutex_unlock(&s->lock);
-        return;
-    }
+    if (cancelled)
+        sl_err_set(&err, SL_ERR_CANCELLED, "cancelled");
+    else if (s->failure.code != SL_OK)
+        err = s->failure;
+    bool good = err.code == SL_OK && hand_over(t, &err) == SL_OK;
     pthread_mutex_lock(&s->lock);
-    sl_event event = {.kind = SL_EVENT_FINISHED,
-                      .finish = cancelled ? SL_FINISH_CANCELLED : SL_FINISH_ERROR,
-                      .stop_string = -1,
-                      .error = s->failure.code != SL_OK ? s->failure : err,
-                      .n_prompt = (uint32_t)t->request.n_prompt};
-    finish_ticket(t, &event);
+    note_verdict(t, good ? NULL : &err);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -424,28 +558,51 @@ static void fail_all(sl_service *s, const sl_err *failure)
 {
     pthread_mutex_lock(&s->lock);
     s->failure = *failure;
-    sl_event event = {.kind = SL_EVENT_FINISHED, .finish = SL_FINISH_ERROR, .stop_string = -1, .error = *failure};
     for (sl_ticket *t = s->tickets, *next; t; t = next) {
         next = t->next_all;
         if (t->state == ACTIVE)
-            finish_ticket(t, &event);
+            end_ticket(t, (sl_event){.finish = SL_FINISH_ERROR, .error = *failure});
     }
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Waits for work; false when the service closes. */
+/* Sleeps until there is a command, the service closes, or it is until_us (0: never). The lock is held. */
+static void sleep_until(sl_service *s, int64_t until_us)
+{
+    struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
+    s->working = false;
+    if (until_us > 0)
+        pthread_cond_timedwait(&s->work, &s->lock, &until);
+    else
+        pthread_cond_wait(&s->work, &s->lock);
+}
+
+/* Waits for work; false when the service closes. A batch that is still being collected is no work. */
 static bool wait_for_work(sl_service *s, bool busy)
 {
+    int64_t until_us = busy ? sl_engine_idle_until(s->engine) : 0;
     pthread_mutex_lock(&s->lock);
-    while (!busy && !s->commands && !s->closing) {
-        s->working = false;
-        pthread_cond_wait(&s->work, &s->lock);
-    }
+    while (!s->commands && !s->closing && (!busy || sl_clock_us() < until_us))
+        sleep_until(s, until_us);
     s->working = true;
     s->beat_us = sl_clock_us();
     bool go_on = !s->closing;
     pthread_mutex_unlock(&s->lock);
     return go_on;
+}
+
+/* Lets other threads see what the step has changed. */
+static void publish(sl_service *s)
+{
+    sl_engine_statistics stats;
+    sl_engine_stats(s->engine, &stats);
+    pthread_mutex_lock(&s->lock);
+    s->engine_stats = stats;
+    if (stats.n_steps - s->cost_steps >= COST_STEPS) {
+        s->cost = *sl_engine_cost(s->engine);
+        s->cost_steps = stats.n_steps;
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void *engine_main(void *user)
@@ -462,11 +619,7 @@ static void *engine_main(void *user)
         }
         if (sl_engine_step(s->engine, sl_clock_us(), &busy, &err) != SL_OK)
             fail_all(s, &err);
-        sl_engine_statistics stats;
-        sl_engine_stats(s->engine, &stats);
-        pthread_mutex_lock(&s->lock);
-        s->engine_stats = stats;
-        pthread_mutex_unlock(&s->lock);
+        publish(s);
     }
     return NULL;
 }
@@ -500,14 +653,20 @@ sl_status sl_service_open(const sl_bundle *bundle, const sl_service_options *opt
     s->options.event_bytes = options->event_bytes ? options->event_bytes : DEFAULT_EVENT_BYTES;
     s->options.hang_us = options->hang_us ? options->hang_us : default_hang_us;
     s->options.engine.token_bytes = s->token_bytes = sl_bundle_token_bytes(bundle);
+    s->bundle = bundle;
+    s->n_embedding = sl_model_get_info(sl_bundle_model(bundle))->n_embd;
     s->pool = sl_bundle_threads(bundle);
     s->last_command = &s->commands;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->work, NULL);
-    sl_engine_model model = sl_engine_model_of(sl_bundle_model(bundle));
-    sl_status status = sl_engine_open(&model, &s->options.engine, s->pool, &s->engine, err);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->work, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    sl_status status = sl_bundle_open_engine(bundle, &s->options.engine, &s->engine, err);
     if (status == SL_OK) {
         s->context = sl_engine_context(s->engine);
+        s->cost = *sl_engine_cost(s->engine);
         sl_engine_stats(s->engine, &s->engine_stats);
         status = start_thread(s, err);
     }
@@ -530,7 +689,7 @@ void sl_service_close(sl_service *s)
         pthread_mutex_unlock(&s->lock);
         pthread_join(s->thread, NULL);
     }
-    sl_engine_close(s->engine);
+    sl_bundle_close_engine(s->bundle, s->engine);
     for (sl_ticket *t = s->tickets, *next; t; t = next) {
         next = t->next_all;
         SL_ASSERT(t->released);
@@ -578,4 +737,17 @@ sl_status sl_service_health(sl_service *s, int64_t now_us, sl_err *err)
 uint32_t sl_service_context(const sl_service *service)
 {
     return service->context;
+}
+
+uint32_t sl_service_embedding_length(const sl_service *service)
+{
+    return service->n_embedding;
+}
+
+void sl_service_save_cost(sl_service *s)
+{
+    pthread_mutex_lock(&s->lock);
+    sl_cost cost = s->cost;
+    pthread_mutex_unlock(&s->lock);
+    sl_bundle_save_cost(s->bundle, &cost);
 }

@@ -1,11 +1,13 @@
 /* The service: an engine on a thread of its own, and tickets by which any thread talks to it.
  *
  * A submitted request is a ticket. Two queues lie between its holder and the engine thread, both bounded:
- *   in   new and cancelled tickets. At most max_tickets exist at once, finished ones that nobody released included;
- *        then submit is refused with SL_ERR_LIMIT. A cancel needs no room: a ticket stands in the queue once.
- *   out  each ticket has a ring of its own for its events, of at most event_bytes, so that a slow reader fills nobody
- *        else's and the engine never waits. When a token finds no room, the ticket's request is ended with
- *        SL_FINISH_ERROR and SL_ERR_LIMIT; what had found room can still be read.
+ *   in   new and cancelled tickets. At most max_tickets exist at once, finished ones that nobody released included; then
+ *        submit is refused with SL_ERR_LIMIT. A ticket of n choices counts as n. A cancel needs no room: a ticket stands
+ *        in the queue once.
+ *   out  each ticket has a ring of its own for its events, of at most event_bytes for each choice (and what the
+ *        log-probabilities of its prompt take), so that a slow reader fills nobody else's and the engine never waits.
+ *        When a token finds no room, the ticket's request is ended with SL_FINISH_ERROR and SL_ERR_LIMIT; what had found
+ *        room can still be read.
  * Tickets with something to read stand in the inbox they were submitted for, each once.
  *
  * All functions may be called from any thread, with two exceptions: a ticket is read and released by one thread at a
@@ -22,13 +24,14 @@ typedef struct sl_ticket sl_ticket;
 typedef struct sl_service_options {
     sl_engine_options engine;
     uint32_t max_tickets; /* 0 = 512 */
-    uint32_t event_bytes; /* most bytes of unread events of a ticket; 0 = 64 KiB */
+    uint32_t event_bytes; /* most bytes of unread events of a choice; 0 = 64 KiB */
     int64_t hang_us;      /* a step that takes longer is a hung engine; 0 = a minute */
     bool pin;             /* keep each worker, the engine thread among them, on a CPU of its own */
 } sl_service_options;
 
 /* Opens an engine on the bundle's model and starts its thread, which also is worker 0 of the bundle's pool: nobody else
- * may use that pool meanwhile. The bundle must outlive the service. Errors of sl_engine_open and sl_threads_pin. */
+ * may use that pool meanwhile. The bundle must outlive the service; what the engine learns of the time its steps take is
+ * kept with it (sl_bundle_open_engine). Errors of sl_engine_open and sl_threads_pin. */
 SL_WARN_UNUSED sl_status sl_service_open(const sl_bundle *bundle, const sl_service_options *options, sl_service **out,
                                          sl_err *err);
 
@@ -49,27 +52,37 @@ sl_ticket *sl_inbox_take(sl_inbox *inbox);
 
 /* Submits a request; everything it points to is copied. Its on_event and user are not used (user of the ticket is);
  * on_logits is called on the engine thread with the ticket's user. Refused at once: SL_ERR_LIMIT (too many tickets),
- * SL_ERR_STATE (draining, or the engine has failed), SL_ERR_NOMEM, and SL_ERR_UNSUPPORTED for several choices (submit a
- * ticket for each: they share their prompt through the prefix tree), log-probabilities of the prompt, or an embedding.
- * What the engine itself refuses comes as the ticket's first event, FINISHED without ACCEPTED. The caller releases *out. */
+ * SL_ERR_STATE (draining, or the engine has failed), SL_ERR_NOMEM. What the engine itself refuses comes as the ticket's
+ * first events, FINISHED of each choice without ACCEPTED. The caller releases *out. */
 SL_WARN_UNUSED sl_status sl_service_submit(sl_service *service, sl_inbox *inbox, const sl_request *request, void *user,
                                            sl_ticket **out, sl_err *err);
 
+/* Asks how long the request would wait for its first token (sl_engine_predict), without queueing it; also when there are
+ * too many tickets. The only event is PREDICTED, or FINISHED with the engine's reason to refuse such a request. A few
+ * predictions at a time: SL_ERR_LIMIT beyond that; the other errors of sl_service_submit. */
+SL_WARN_UNUSED sl_status sl_service_predict(sl_service *service, sl_inbox *inbox, const sl_request *request, void *user,
+                                            sl_ticket **out, sl_err *err);
+
 typedef enum sl_ticket_kind {
-    SL_TICKET_ACCEPTED, /* the engine has checked and queued the request */
+    SL_TICKET_ACCEPTED,  /* the engine has checked and queued the request; first of all, once */
+    SL_TICKET_PREDICTED, /* of sl_service_predict: wait_us */
+    SL_TICKET_PROMPT,    /* of choice 0, before any token, as request.prompt_logprobs asks */
     SL_TICKET_TOKEN,
-    SL_TICKET_FINISHED, /* the last one */
+    SL_TICKET_EMBEDDING, /* of choice 0, before its end, as request.pooling asks */
+    SL_TICKET_FINISHED,  /* the last one of event.choice; each choice has one */
 } sl_ticket_kind;
 
 typedef struct sl_ticket_event {
     sl_ticket_kind kind;
     int64_t time_us; /* when the engine thread noted it */
-    sl_event event;  /* TOKEN and FINISHED: the engine's */
+    int64_t wait_us; /* PREDICTED */
+    sl_event event;  /* PROMPT, TOKEN, EMBEDDING, FINISHED: the engine's. Its bytes are valid until the next event is
+                        read, its embedding until the ticket is released */
 } sl_ticket_event;
 
 void *sl_ticket_user(const sl_ticket *ticket);
 
-/* Oldest unread event; false when there is none now. */
+/* Oldest unread event of all choices; false when there is none now. */
 SL_WARN_UNUSED bool sl_ticket_next(sl_ticket *ticket, sl_ticket_event *out);
 
 /* Ends the request before the engine's next step; its FINISHED event comes as ever. */
@@ -82,7 +95,7 @@ void sl_ticket_release(sl_ticket *ticket);
 void sl_service_drain(sl_service *service);
 
 typedef struct sl_service_stats {
-    uint32_t n_tickets; /* not yet released */
+    uint32_t n_tickets; /* not yet released; one of n choices counts as n, here and in the next two */
     uint32_t n_waiting; /* submitted, not yet worked on */
     uint32_t n_running;
     uint64_t n_refused;          /* submits refused for want of a ticket */
@@ -97,5 +110,11 @@ SL_WARN_UNUSED sl_status sl_service_health(sl_service *service, int64_t now_us, 
 
 /* Most tokens of a request, prompt and answer. */
 uint32_t sl_service_context(const sl_service *service);
+
+/* Floats of an embedding. */
+uint32_t sl_service_embedding_length(const sl_service *service);
+
+/* Saves what the engine has learned (app/cost_cache.h), as close does. It may wait for the disk: not for a loop. */
+void sl_service_save_cost(sl_service *service);
 
 #endif

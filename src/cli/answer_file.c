@@ -126,8 +126,7 @@ static sl_status open_engine(batch *b, sl_err *err)
             options.context = SL_MAX(options.context, (uint32_t)SL_MIN(n, o->context));
     }
     options.n_sequences = (uint32_t)SL_MAX(SL_MIN(n_good, o->n_parallel), 1);
-    sl_engine_model model = sl_engine_model_of(sl_bundle_model(b->bundle));
-    return sl_engine_open(&model, &options, sl_bundle_threads(b->bundle), &b->engine, err);
+    return sl_bundle_open_engine(b->bundle, &options, &b->engine, err);
 }
 
 static void begin_jobs(batch *b)
@@ -242,7 +241,7 @@ static void stop_jobs(batch *b)
             sl_engine_cancel(b->engine, b->jobs[i].generation.id);
     while (b->n_running > 0 && busy && sl_engine_step(b->engine, sl_clock_us(), &busy, &ignored) == SL_OK)
         end_jobs(b);
-    sl_engine_close(b->engine);
+    sl_bundle_close_engine(b->bundle, b->engine);
     for (size_t i = 0; i < b->n_jobs; i++) {
         if (b->jobs[i].running) /* the engine could not go on */
             b->jobs[i].status = sl_generation_finish(&b->jobs[i].generation);

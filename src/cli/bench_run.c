@@ -151,8 +151,7 @@ static sl_status open_engine(sl_bench *bench, sl_bench_task *task, sl_err *err)
     if (options.context > longest)
         SL_FAIL(err, SL_ERR_LIMIT, "%s of %u and %u tokens does not fit into the %u that this model was made for",
                 task->name, task->n_prompt, task->n_decode, longest);
-    sl_engine_model engine_model = sl_engine_model_of(model);
-    return sl_engine_open(&engine_model, &options, sl_bundle_threads(bench->bundle), &task->engine, err);
+    return sl_bundle_open_engine(bench->bundle, &options, &task->engine, err);
 }
 
 /* The work of the task's measured part. Every weight of a matmul takes a multiplication and an addition for each token;

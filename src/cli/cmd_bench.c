@@ -91,7 +91,7 @@ static sl_status run(const sl_args *args, sl_err *err)
     sl_status status = open_and_measure(args, &bench, &bundle, err);
     for (size_t t = 0; t < bench.n_tasks; t++) {
         sl_bench_task *task = &bench.tasks[t];
-        sl_engine_close(task->engine);
+        sl_bundle_close_engine(bundle, task->engine);
         free(task->tps);
         free(task->of_limit);
         free(task->profile.labels);

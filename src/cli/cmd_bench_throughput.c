@@ -81,7 +81,7 @@ static sl_status open_engine(const sl_args *args, sl_bench_trace *bench, sl_engi
     sl_engine_model engine_model = sl_engine_model_of(model);
     SL_TRY(sl_kv_args_choose(args, model, sl_threads_count(threads), bench->free_bytes, options, &bench->kv, err));
     SL_TRY(sl_engine_measure(&engine_model, options, sl_threads_count(threads), &bench->memory, err));
-    return sl_engine_open(&engine_model, options, threads, out, err);
+    return sl_bundle_open_engine(bench->bundle, options, out, err);
 }
 
 static bool interrupted(void *user)
@@ -125,7 +125,7 @@ static sl_status replay_trace(const sl_args *args, sl_bench_trace *bench, sl_err
     if (status == SL_OK)
         status = sl_bench_trace_print(bench, sl_args_flag(args, "json"), err);
     sl_replay_free(&replay);
-    sl_engine_close(engine);
+    sl_bundle_close_engine(bench->bundle, engine);
     return status;
 }
 

@@ -178,8 +178,7 @@ static sl_status open_engine(const sl_args *args, const sl_bundle *bundle, sl_en
 {
     sl_engine_options options = {.chunk = (uint32_t)sl_args_uint(args, "chunk"), .n_sequences = 1};
     SL_TRY(read_context(args, bundle, &options.context, err));
-    sl_engine_model model = sl_engine_model_of(sl_bundle_model(bundle));
-    return sl_engine_open(&model, &options, sl_bundle_threads(bundle), out, err);
+    return sl_bundle_open_engine(bundle, &options, out, err);
 }
 
 /* Opens model and engine and answers text, or chats when text.bytes is NULL. */
@@ -196,7 +195,7 @@ static sl_status run_model(const sl_args *args, const sl_generate_options *optio
         status = answer_once(args, bundle, engine, options, text, load_ms, err);
     else if (status == SL_OK)
         status = sl_chat(bundle, engine, sl_args_text(args, "system"), sl_args_flag(args, "timings"), options, err);
-    sl_engine_close(engine);
+    sl_bundle_close_engine(bundle, engine);
     sl_bundle_close(bundle);
     return status;
 }

@@ -45,7 +45,7 @@ static sl_status open_engine(sl_setup *setup, uint64_t kv_bytes, sl_err *err)
                                          .max_wait_us = MAX_WAIT_US,
                                          .no_prefix_cache = !side->prefix_cache};
     SL_TRY(sl_engine_measure(&model, &setup->options, sl_threads_count(threads), &setup->memory, err));
-    return sl_engine_open(&model, &setup->options, threads, &setup->engine, err);
+    return sl_bundle_open_engine(setup->bundle, &setup->options, &setup->engine, err);
 }
 
 static uint64_t memory_of(const sl_technique *row, const sl_setup *setup)
@@ -81,7 +81,7 @@ static sl_status open_setups(const sl_techniques *t, sl_technique *row, sl_setup
 static void close_setups(sl_setup setups[2])
 {
     for (int i = 0; i < 2; i++) {
-        sl_engine_close(setups[i].engine);
+        sl_bundle_close_engine(setups[i].bundle, setups[i].engine);
         free(setups[i].tokens);
     }
     if (setups[1].bundle != setups[0].bundle)
@@ -93,7 +93,7 @@ static void close_setups(sl_setup setups[2])
 static sl_status run_side(sl_techniques *t, const sl_technique *row, sl_setup *setup, double *value, sl_err *err)
 {
     if (setup->side->prefix_cache) {
-        sl_engine_close(setup->engine);
+        sl_bundle_close_engine(setup->bundle, setup->engine);
         setup->engine = NULL;
         SL_TRY(open_engine(setup, setup->options.kv_bytes, err));
     }

@@ -329,6 +329,16 @@ void sl_engine_cancel(sl_engine *e, uint64_t id)
                 s->cancelled = true;
 }
 
+int64_t sl_engine_idle_until(const sl_engine *e)
+{
+    int64_t first_us = INT64_MAX;
+    if (e->options.batching != SL_BATCHING_DYNAMIC || e->running || !e->waiting)
+        return 0;
+    for (const sl_sequence *s = e->waiting; s; s = s->next)
+        first_us = SL_MIN(first_us, s->submitted_us);
+    return first_us + e->options.max_wait_us;
+}
+
 /* ---- pins and statistics ---- */
 
 /* Whether all requests that were accepted still fit. */

@@ -109,6 +109,7 @@ typedef struct sl_event {
     sl_err error;
     uint32_t n_prompt, n_generated;
     uint32_t n_cached;  /* prompt tokens whose KV was there already, or was made by another request meanwhile */
+    int64_t queue_us;   /* submit to the step in which it began to run */
     int64_t prefill_us; /* submit to first token */
     int64_t decode_us;  /* first token to last */
 } sl_event;
@@ -124,6 +125,7 @@ typedef struct sl_request {
     size_t n_prompt;             /* at least 1 */
     uint32_t max_tokens;         /* to generate; 0 = score the prompt only, or warm the prefix tree */
     uint32_t n_choices;          /* answers to the prompt, each with random numbers of its own; 0 = 1 */
+    uint32_t first_choice;       /* draws are those of the choices from this number on, of a request that has all */
     uint64_t tenant;             /* requests of different tenants share nothing; each gets a fair part of the time */
     double tenant_weight;        /* how large a part; 0 = 1. The last request's counts */
     int32_t priority;            /* higher is served first, and may push out running requests of lower priority */
@@ -167,6 +169,10 @@ void sl_engine_cancel(sl_engine *engine, uint64_t id);
 /* Runs one step at time now_us (CLOCK_MONOTONIC or simulated). *busy = work is left. A request's own failure ends that
  * request with an event; a status other than SL_OK means that the engine itself cannot go on. */
 SL_WARN_UNUSED sl_status sl_engine_step(sl_engine *engine, int64_t now_us, bool *busy, sl_err *err);
+
+/* After a step that left work: until when further steps would do nothing unless a request comes or is cancelled, because
+ * a batch is still being collected (SL_BATCHING_DYNAMIC). 0: there is something to do. */
+int64_t sl_engine_idle_until(const sl_engine *engine);
 
 /* Keeps what is cached of a tenant's tokens (whole blocks of 16) from eviction; *n_pinned = how many of the tokens that
  * covers. Pins add up. SL_ERR_NOT_FOUND when nothing of it is cached (warm it first); SL_ERR_LIMIT when a request that was

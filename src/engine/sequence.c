@@ -55,7 +55,7 @@ sl_status sl_sequence_open(const sl_request *request, uint32_t choice, const sl_
     s->request.max_tokens = SL_MIN(request->max_tokens, context - (uint32_t)request->n_prompt);
     s->request.stop_tokens = NULL;
     s->request.stop_strings = (sl_bytes_list){0}; /* stop has its own copy */
-    s->request.sampling.seed = choice_seed(request->sampling.seed, choice);
+    s->request.sampling.seed = choice_seed(request->sampling.seed, request->first_choice + choice);
     bool scores = request->on_logits || request->prompt_logprobs;
     s->n_scored = scores ? SL_MIN(request->score_from, (uint32_t)request->n_prompt) : UINT32_MAX;
     uint32_t capacity = (uint32_t)request->n_prompt + s->request.max_tokens;

@@ -30,9 +30,9 @@ typedef struct sl_sequence {
     uint32_t node;        /* of the prefix tree: the last block that is published; SL_NO_NODE before the first */
     uint32_t n_published; /* blocks that stand in the tree, from the first on */
     /* The step in progress. */
-    uint32_t n_planned; /* rows it is to have */
-    bool preempted;     /* since it last ran */
-    int64_t submitted_us, first_us, last_us;
+    uint32_t n_planned;                                /* rows it is to have */
+    bool preempted;                                    /* since it last ran */
+    int64_t submitted_us, began_us, first_us, last_us; /* 0 = not yet; began: first ran */
     bool cancelled, finished;
     sl_finish finish;
     sl_err error;

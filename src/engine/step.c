@@ -60,6 +60,7 @@ static void begin_running(sl_engine *e, sl_sequence *s)
 {
     e->n_running += count_choices(s);
     s->preempted = false;
+    s->began_us = s->began_us ? s->began_us : sl_engine_now(e);
     sl_queue_insert(e, &e->running, s);
     uint32_t n_found = sl_kv_match(&e->kv, s);
     e->statistics.prefix_queries += s->n_tokens;
@@ -334,6 +335,7 @@ static void fork_siblings(sl_engine *e, sl_sequence *s, float *logits)
         sl_sequence *sibling = s->siblings;
         s->siblings = sibling->next;
         sibling->n_cached = s->n_cached;
+        sibling->began_us = s->began_us;
         sibling->n_scored = s->n_scored;
         sl_kv_fork(&e->kv, s, sibling);
         sl_queue_insert(e, &e->running, sibling);
@@ -489,6 +491,7 @@ static void emit_finished(sl_sequence *s)
                       .n_prompt = (uint32_t)s->request.n_prompt,
                       .n_generated = s->n_generated,
                       .n_cached = s->n_cached,
+                      .queue_us = s->began_us ? s->began_us - s->submitted_us : 0,
                       .prefill_us = s->first_us ? s->first_us - s->submitted_us : 0,
                       .decode_us = s->last_us - s->first_us};
     s->request.on_event(s->request.user, &event);

@@ -62,6 +62,7 @@ typedef struct {
     bool accepted, finished;
     sl_finish finish;
     sl_err error;
+    int64_t queue_us, prefill_us;
 } answer;
 
 static void add_event(answer *a, const sl_event *event)
@@ -74,6 +75,8 @@ static void add_event(answer *a, const sl_event *event)
         a->finished = true;
         a->finish = event->finish;
         a->error = event->error;
+        a->queue_us = event->queue_us;
+        a->prefill_us = event->prefill_us;
     }
     assert_true(a->n_text + event->n_bytes <= sizeof a->text);
     if (event->n_bytes)
@@ -363,6 +366,171 @@ static void test_stop_string(void **state)
     close_service(&f);
 }
 
+/* ---- what one ticket carries ---- */
+
+enum { MAX_CHOICES = 4, MAX_EMBD = 256 };
+
+/* All events of one request. */
+typedef struct {
+    answer choices[MAX_CHOICES];
+    float prompt[MAX_PROMPT], top[MAX_PROMPT];
+    uint32_t n_prompt_events, n_embd;
+    float embedding[MAX_EMBD];
+} answers;
+
+static void add_any(void *user, const sl_event *event)
+{
+    answers *a = user;
+    assert_true(event->choice < MAX_CHOICES);
+    if (event->kind == SL_EVENT_PROMPT) {
+        assert_int_equal(event->position, ++a->n_prompt_events);
+        a->prompt[event->position] = event->sampled.logprob;
+        a->top[event->position] = event->sampled.n_top ? event->sampled.top[event->sampled.n_top - 1].logprob : 0;
+    } else if (event->kind == SL_EVENT_EMBEDDING) {
+        assert_false(a->choices[0].finished);
+        a->n_embd = event->n_embedding;
+        memcpy(a->embedding, event->embedding, event->n_embedding * sizeof *a->embedding);
+    } else {
+        assert_false(a->choices[event->choice].finished);
+        add_event(&a->choices[event->choice], event);
+    }
+}
+
+/* The engine's answer to a request, without a service. */
+static void ask_engine(sl_request request, answers *a)
+{
+    sl_engine *engine;
+    sl_engine_model model = sl_engine_model_of(sl_bundle_model(bundle));
+    sl_engine_options options = {
+        .context = 128, .n_sequences = MAX_CHOICES, .token_bytes = sl_bundle_token_bytes(bundle)};
+    assert_int_equal(sl_engine_open(&model, &options, sl_bundle_threads(bundle), &engine, NULL), SL_OK);
+    request.on_event = add_any;
+    request.user = a;
+    assert_int_equal(sl_engine_submit(engine, &request, NULL, NULL), SL_OK);
+    for (bool busy = true; busy;)
+        assert_int_equal(sl_engine_step(engine, sl_clock_us(), &busy, NULL), SL_OK);
+    sl_engine_close(engine);
+}
+
+/* The service's. late: nothing is read before the engine has done with it. */
+static void ask_service(fixture *f, const sl_request *request, bool late, answers *a)
+{
+    sl_ticket *ticket;
+    sl_ticket_event e;
+    sl_service_stats stats = {0};
+    uint32_t n_left = SL_MAX(request->n_choices, 1);
+    int64_t until_us = sl_clock_us() + 60 * 1000000LL;
+    assert_int_equal(sl_service_submit(f->service, f->inbox, request, NULL, &ticket, NULL), SL_OK);
+    for (; late && stats.engine.n_finished[SL_FINISH_LENGTH] < n_left; pause_ms(1))
+        sl_service_get_stats(f->service, &stats);
+    while (n_left > 0) {
+        assert_true(sl_clock_us() < until_us);
+        if (!sl_ticket_next(ticket, &e)) {
+            pause_ms(1);
+            continue;
+        }
+        n_left -= e.kind == SL_TICKET_FINISHED;
+        if (e.kind != SL_TICKET_ACCEPTED)
+            add_any(a, &e.event);
+    }
+    assert_false(sl_ticket_next(ticket, &e));
+    sl_ticket_release(ticket);
+}
+
+static void test_choices(void **state)
+{
+    static answers alone, served, rest;
+    uint32_t prompt[MAX_PROMPT];
+    fixture f;
+    sl_service_stats stats;
+    sl_request request = make_request(2, prompt);
+    request.n_choices = 3;
+    ask_engine(request, &alone);
+    open_service(&f, (sl_service_options){.engine = {.n_sequences = 4}, .max_tickets = 3});
+    ask_service(&f, &request, false, &served);
+    request.first_choice = 1;
+    request.n_choices = 2;
+    ask_service(&f, &request, true, &rest);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_same(&served.choices[i], &alone.choices[i]);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_same(&rest.choices[i], &alone.choices[i + 1]);
+    assert_memory_not_equal(alone.choices[0].tokens, alone.choices[1].tokens, sizeof alone.choices[0].tokens);
+    sl_ticket *two, *more;
+    sl_err err;
+    assert_int_equal(sl_service_submit(f.service, f.inbox, &request, NULL, &two, &err), SL_OK);
+    assert_int_equal(sl_service_submit(f.service, f.inbox, &request, NULL, &more, &err), SL_ERR_LIMIT);
+    request.n_choices = 4; /* never */
+    assert_int_equal(sl_service_submit(f.service, f.inbox, &request, NULL, &more, &err), SL_ERR_LIMIT);
+    sl_ticket_release(two); /* while its choices run */
+    do {
+        pause_ms(1);
+        sl_service_get_stats(f.service, &stats);
+    } while (stats.n_tickets > 0);
+    assert_int_equal(stats.n_running + stats.n_waiting, 0);
+    close_service(&f);
+}
+
+/* More choices than the engine has sequences: each gets the engine's reason. */
+static void test_refused_choices(void **state)
+{
+    uint32_t prompt[MAX_PROMPT];
+    fixture f;
+    sl_ticket *ticket;
+    sl_ticket_event e;
+    sl_request request = make_request(2, prompt);
+    request.n_choices = 3;
+    open_service(&f, (sl_service_options){.engine = {.n_sequences = 2}});
+    assert_int_equal(sl_service_submit(f.service, f.inbox, &request, NULL, &ticket, NULL), SL_OK);
+    for (uint32_t i = 0; i < 3; i++) {
+        while (!sl_ticket_next(ticket, &e))
+            pause_ms(1);
+        assert_int_equal(e.kind, SL_TICKET_FINISHED);
+        assert_int_equal(e.event.choice, i);
+        assert_int_equal(e.event.error.code, SL_ERR_LIMIT);
+    }
+    sl_ticket_release(ticket);
+    close_service(&f);
+}
+
+static void test_prompt_logprobs(void **state)
+{
+    static answers alone, served;
+    uint32_t prompt[MAX_PROMPT];
+    fixture f;
+    sl_request request = make_request(5, prompt);
+    request.prompt_logprobs = true;
+    request.n_prompt_logprobs = 4;
+    ask_engine(request, &alone);
+    assert_int_equal(alone.n_prompt_events, request.n_prompt - 1);
+    /* No room for the tokens of a slow reader, but for all of the prompt. */
+    open_service(&f, (sl_service_options){.event_bytes = 4000});
+    ask_service(&f, &request, true, &served);
+    assert_int_equal(served.n_prompt_events, alone.n_prompt_events);
+    assert_memory_equal(served.prompt, alone.prompt, sizeof alone.prompt);
+    assert_memory_equal(served.top, alone.top, sizeof alone.top);
+    assert_same(&served.choices[0], &alone.choices[0]);
+    close_service(&f);
+}
+
+static void test_embedding(void **state)
+{
+    static answers alone, served;
+    uint32_t prompt[MAX_PROMPT];
+    fixture f;
+    sl_request request = make_request(7, prompt);
+    request.max_tokens = 0;
+    request.pooling = SL_POOLING_MEAN;
+    request.normalise = true;
+    ask_engine(request, &alone);
+    open_service(&f, (sl_service_options){0});
+    ask_service(&f, &request, true, &served);
+    assert_true(alone.n_embd > 0 && alone.n_embd == sl_service_embedding_length(f.service));
+    assert_int_equal(served.n_embd, alone.n_embd);
+    assert_memory_equal(served.embedding, alone.embedding, alone.n_embd * sizeof *alone.embedding);
+    close_service(&f);
+}
+
 /* ---- health ---- */
 
 static atomic_bool hang;
@@ -401,6 +569,48 @@ static void test_health(void **state)
     close_service(&f);
 }
 
+static void test_predictions(void **state)
+{
+    enum { MOST = 4 };
+    fixture f;
+    sl_err err = {0};
+    sl_ticket *tickets[MOST + 1];
+    sl_ticket_event e;
+    uint32_t prompt[MAX_PROMPT], long_prompt[200] = {0};
+    sl_request holding = make_request(0, prompt), request = make_request(1, prompt);
+    holding.max_tokens = 0;
+    holding.on_logits = hold_engine;
+    open_service(&f, (sl_service_options){.max_tickets = 1});
+    atomic_store(&hang, true);
+    sl_ticket *ticket;
+    assert_int_equal(sl_service_submit(f.service, f.inbox, &holding, NULL, &ticket, &err), SL_OK);
+    assert_null(submit(&f, 1, 1, &err)); /* full, but it can still be asked */
+    for (int i = 0; i < MOST; i++) {
+        request.prompt = i == 1 ? long_prompt : prompt;
+        request.n_prompt = i == 1 ? 200 : 10;
+        assert_int_equal(sl_service_predict(f.service, f.inbox, &request, NULL, &tickets[i], &err), SL_OK);
+    }
+    assert_int_equal(sl_service_predict(f.service, f.inbox, &request, NULL, &tickets[MOST], &err), SL_ERR_LIMIT);
+    atomic_store(&hang, false);
+    for (int i = 0; i < MOST; i++) {
+        while (!sl_ticket_next(tickets[i], &e))
+            pause_ms(1);
+        if (i == 1) { /* never fits */
+            assert_int_equal(e.kind, SL_TICKET_FINISHED);
+            assert_int_equal(e.event.error.code, SL_ERR_LIMIT);
+        } else {
+            assert_int_equal(e.kind, SL_TICKET_PREDICTED);
+            assert_in_range(e.wait_us, 1, 60 * 1000000);
+        }
+        assert_false(sl_ticket_next(tickets[i], &e));
+        sl_ticket_release(tickets[i]);
+    }
+    sl_ticket_release(ticket);
+    assert_int_equal(sl_service_predict(f.service, f.inbox, &request, NULL, &ticket, &err), SL_OK);
+    sl_ticket_release(ticket); /* before its answer */
+    close_service(&f);
+}
+
 static int64_t cpu_us(void)
 {
     struct rusage usage;
@@ -421,6 +631,34 @@ static void test_idle(void **state)
     int64_t before_us = cpu_us();
     pause_ms(1000);
     assert_true(cpu_us() - before_us < 1000); /* 0.1 % of a core */
+    close_service(&f);
+}
+
+/* While a batch is collected nobody works; a full one begins at once. */
+static void test_dynamic_batch(void **state)
+{
+    enum { WAIT_MS = 500 };
+    fixture f;
+    answer a = {0}, b = {0};
+    open_service(&f, (sl_service_options){
+                         .engine = {.n_sequences = 2, .batching = SL_BATCHING_DYNAMIC, .max_wait_us = WAIT_MS * 1000},
+                         .hang_us = WAIT_MS * 1000 / 2});
+    int64_t start_us = sl_clock_us(), before_us = cpu_us();
+    sl_ticket *first = submit(&f, 0, 2, NULL);
+    pause_ms(WAIT_MS * 3 / 5);
+    assert_true(cpu_us() - before_us < 20000);
+    assert_int_equal(sl_service_health(f.service, sl_clock_us(), NULL), SL_OK);
+    read_to_end(first, &a);
+    assert_true(sl_clock_us() - start_us >= WAIT_MS * 1000);
+    assert_true(a.queue_us >= WAIT_MS * 1000 && a.queue_us < a.prefill_us);
+    sl_ticket_release(first);
+    first = submit(&f, 0, 2, NULL);
+    start_us = sl_clock_us();
+    sl_ticket *second = submit(&f, 1, 2, NULL);
+    read_to_end(second, &b);
+    assert_true(sl_clock_us() - start_us < WAIT_MS * 1000);
+    sl_ticket_release(first);
+    sl_ticket_release(second);
     close_service(&f);
 }
 
@@ -455,9 +693,20 @@ static void test_jobs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_many_threads), cmocka_unit_test(test_refusals),    cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_slow_reader),  cmocka_unit_test(test_stop_string), cmocka_unit_test(test_health),
-        cmocka_unit_test(test_idle),         cmocka_unit_test(test_jobs),
+        cmocka_unit_test(test_many_threads),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_stop_string),
+        cmocka_unit_test(test_health),
+        cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_jobs),
+        cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_refused_choices),
+        cmocka_unit_test(test_prompt_logprobs),
+        cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_predictions),
+        cmocka_unit_test(test_dynamic_batch),
     };
     return cmocka_run_group_tests(tests, open_bundle, close_bundle);
 }
