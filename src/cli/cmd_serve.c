@@ -22,6 +22,25 @@ static void model_name(const char *word, char *out, size_t n_out)
         *dot = '\0';
 }
 
+static const char *const poolings[] = {"mean", "last", "cls", NULL}; /* from SL_POOLING_MEAN on */
+
+/* What the KV memory could never hold is refused at once, as too long for the context, not when a request is to begin. */
+static sl_status fit_context(const sl_args *args, const sl_bundle *bundle, sl_engine_options *engine, sl_err *err)
+{
+    sl_engine_options longest = *engine;
+    sl_engine_memory memory;
+    sl_engine_model model = sl_engine_model_of(sl_bundle_model(bundle));
+    if (engine->kv_bytes == 0)
+        return SL_OK;
+    longest.context = 0;
+    SL_TRY(sl_engine_measure(&model, &longest, sl_threads_count(sl_bundle_threads(bundle)), &memory, err));
+    if (sl_args_given(args, "ctx") && memory.context < engine->context)
+        SL_FAIL(err, SL_ERR_LIMIT, "the KV memory holds %u tokens of a request, --ctx %u asks for more: lower it or raise --kv-memory", memory.context,
+                engine->context);
+    engine->context = SL_MIN(engine->context, memory.context);
+    return SL_OK;
+}
+
 static sl_status read_options(const sl_args *args, const sl_bundle *bundle, uint64_t free_bytes,
                               sl_server_options *options, sl_kv_choice *kv, sl_err *err)
 {
@@ -37,6 +56,11 @@ static sl_status read_options(const sl_args *args, const sl_bundle *bundle, uint
                                    .service = {.max_tickets = (uint32_t)sl_args_uint(args, "max-requests"),
                                                .event_bytes = (uint32_t)sl_args_uint(args, "client-buffer") * 1000,
                                                .pin = sl_args_flag(args, "pin")}};
+    options->client_s = (uint32_t)sl_args_uint(args, "client-timeout");
+    options->keep_alive_s = (uint32_t)sl_args_uint(args, "keep-alive");
+    for (int i = 0; sl_args_given(args, "pooling") && poolings[i]; i++)
+        if (strcmp(sl_args_text(args, "pooling"), poolings[i]) == 0)
+            options->pooling = (sl_pooling)(SL_POOLING_MEAN + i);
     engine->n_sequences = (uint32_t)sl_args_uint(args, "parallel");
     engine->chunk = (uint32_t)sl_args_uint(args, "chunk");
     engine->context =
@@ -44,8 +68,9 @@ static sl_status read_options(const sl_args *args, const sl_bundle *bundle, uint
     if (engine->context > longest)
         SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", engine->context,
                 longest);
-    return sl_kv_args_choose(args, sl_bundle_model(bundle), sl_threads_count(sl_bundle_threads(bundle)), free_bytes,
-                             engine, kv, err);
+    SL_TRY(sl_kv_args_choose(args, sl_bundle_model(bundle), sl_threads_count(sl_bundle_threads(bundle)), free_bytes,
+                             engine, kv, err));
+    return fit_context(args, bundle, engine, err);
 }
 
 static sl_status serve(const sl_args *args, const sl_bundle *bundle, const sl_keys *keys, uint64_t free_bytes,
@@ -158,6 +183,28 @@ static const sl_option options[] = {
      .max = 1000000,
      .fallback = "64",
      .help = "kilobytes of an answer that may wait for a client that does not read; then it is cut off"},
+    {.name = "client-timeout",
+     .kind = SL_OPTION_UINT,
+     .flags = SL_OPTION_SETTING,
+     .argument = "S",
+     .min = 1,
+     .max = 86400,
+     .fallback = "60",
+     .help = "most seconds a client may take to send a request, or to take nothing of its answer"},
+    {.name = "keep-alive",
+     .kind = SL_OPTION_UINT,
+     .flags = SL_OPTION_SETTING,
+     .argument = "S",
+     .min = 1,
+     .max = 86400,
+     .fallback = "10",
+     .help = "seconds after which a stream that has nothing to say yet gets a comment line"},
+    {.name = "pooling",
+     .kind = SL_OPTION_CHOICE,
+     .flags = SL_OPTION_SETTING,
+     .argument = "KIND",
+     .choices = poolings,
+     .help = "how embeddings are made of the tokens' states; without it, as the model's file says, else mean"},
     {.name = "max-body",
      .kind = SL_OPTION_UINT,
      .flags = SL_OPTION_SETTING,
@@ -178,8 +225,8 @@ const sl_command sl_cmd_serve = {
     .summary = "answer over HTTP, as OpenAI's API does",
     .operands = "",
     .description =
-        "Serves /v1/chat/completions, /v1/completions and /v1/models as OpenAI's clients expect them, and /health and "
-        "/metrics. Says in one line on standard error when it is ready.\n\n"
+        "Serves /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models as OpenAI's clients expect them, "
+        "and /health and /metrics. Says in one line on standard error when it is ready.\n\n"
         "SIGTERM or Ctrl-C lets the requests that run end and refuses new ones; a second one ends at once.",
     .examples = "sluice serve -m smollm2\n"
                 "sluice serve -m smollm2 --host 0.0.0.0 --api-key-file keys.txt --parallel 32\n"

@@ -83,30 +83,31 @@ static sl_status chat_tokens(const sl_bundle *bundle, sl_api_request *request, s
     return status;
 }
 
-/* ---- completions ---- */
+/* ---- completions and embeddings ---- */
 
-static sl_status id_tokens(const json_t *ids, sl_tokens *out, sl_api_error *error)
+static sl_status id_tokens(const json_t *ids, const char *param, sl_tokens *out, sl_api_error *error)
 {
     for (size_t i = 0; i < json_array_size(ids); i++) {
         const json_t *item = json_array_get(ids, i);
         json_int_t id = json_integer_value(item);
         if (!json_is_integer(item) || id < 0 || id > UINT32_MAX)
-            return sl_api_fail(error, SL_ERR_ARGUMENT, 400, "prompt", "'prompt' mixes token ids with something else");
+            return sl_api_fail(error, SL_ERR_ARGUMENT, 400, param, "'%s' mixes token ids with something else", param);
         if (sl_tokens_push(out, (uint32_t)id, NULL) != SL_OK)
             return sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
     }
     return SL_OK;
 }
 
-static sl_status prompt_tokens(const sl_bundle *bundle, const json_t *prompt, sl_tokens *out, sl_api_error *error)
+static sl_status prompt_tokens(const sl_bundle *bundle, const json_t *prompt, const char *param, sl_tokens *out,
+                               sl_api_error *error)
 {
     if (json_is_array(prompt))
-        return id_tokens(prompt, out, error);
+        return id_tokens(prompt, param, out, error);
     sl_err err;
     if (!json_is_string(prompt))
-        return sl_api_fail(error, SL_ERR_ARGUMENT, 400, "prompt", "'prompt' mixes strings with something else");
+        return sl_api_fail(error, SL_ERR_ARGUMENT, 400, param, "'%s' mixes strings with something else", param);
     if (sl_bundle_text_tokens(bundle, json_string_value(prompt), json_string_length(prompt), out, &err) != SL_OK)
-        return sl_api_fail(error, err.code, 400, "prompt", "%s", err.message);
+        return sl_api_fail(error, err.code, 400, param, "%s", err.message);
     return SL_OK;
 }
 
@@ -118,15 +119,16 @@ static bool is_batch(const json_t *prompt)
 
 static sl_status check_prompts(uint32_t context, const sl_api_request *request, sl_api_error *error)
 {
-    const char *param = request->kind == SL_API_CHAT ? "messages" : "prompt";
+    const char *param = sl_api_prompt_field(request->kind);
+    uint32_t most = context - (request->max_tokens > 0);
     for (size_t i = 0; i < request->n_prompts; i++) {
         size_t n = request->prompts[i].n;
         if (n == 0)
             return sl_api_fail(error, SL_ERR_ARGUMENT, 400, param, "the prompt is empty");
-        if (n >= context) {
+        if (n > most) {
             sl_status status =
-                sl_api_fail(error, SL_ERR_LIMIT, 400, param,
-                            "the prompt has %zu tokens, but the context holds %u, answer included", n, context);
+                sl_api_fail(error, SL_ERR_LIMIT, 400, param, "the prompt has %zu tokens, but the context holds %u%s", n,
+                            context, request->max_tokens > 0 ? ", answer included" : "");
             error->code = "context_length_exceeded";
             return status;
         }
@@ -134,23 +136,109 @@ static sl_status check_prompts(uint32_t context, const sl_api_request *request, 
     return SL_OK;
 }
 
-sl_status sl_api_tokenize(const sl_bundle *bundle, uint32_t context, sl_api_request *request, sl_api_error *error)
+static sl_status make_echoes(const sl_bundle *bundle, sl_api_request *request, sl_api_error *error)
 {
-    bool batch = request->kind == SL_API_COMPLETION && is_batch(request->prompt);
-    size_t n = batch ? json_array_size(request->prompt) : 1;
-    if (n == 0 || n * request->n > SL_API_MAX_CHOICES)
-        return sl_api_fail(error, SL_ERR_LIMIT, 400, n == 0 || request->n == 1 ? "prompt" : "n",
+    request->echoes = calloc(request->n_prompts, sizeof *request->echoes);
+    if (!request->echoes)
+        return sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
+    for (size_t i = 0; i < request->n_prompts; i++) {
+        const sl_tokens *prompt = &request->prompts[i];
+        char *text;
+        if (sl_detokenize(sl_bundle_vocab(bundle), prompt->ids, prompt->n, 0, &text, &request->echoes[i].n_bytes,
+                          NULL) != SL_OK)
+            return sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
+        request->echoes[i].bytes = text;
+    }
+    return SL_OK;
+}
+
+/* ---- bad words ---- */
+
+/* Adds the tokens of a bad word with space before it; those that end in the tokens without it are ruled out by them. */
+static sl_status add_bad_word(const sl_bundle *bundle, const char *space, const json_t *text, sl_api_request *request,
+                              sl_api_error *error)
+{
+    sl_tokens *out = &request->bad_words[request->n_bad_words];
+    sl_span spans[] = {{space, strlen(space), false}, {json_string_value(text), json_string_length(text), false}};
+    sl_err err;
+    if (sl_tokenize(sl_bundle_vocab(bundle), spans, 2, 0, out, &err) != SL_OK) {
+        sl_tokens_free(out);
+        return sl_api_fail(error, err.code, 400, "bad_words", "%s", err.message);
+    }
+    const sl_tokens *last = out - 1;
+    bool known = space[0] && last->n <= out->n &&
+                 memcmp(out->ids + out->n - last->n, last->ids, last->n * sizeof *last->ids) == 0;
+    if (out->n == 0 || known) {
+        sl_tokens_free(out);
+        return SL_OK;
+    }
+    request->n_bad_words++;
+    if (out->n > SL_MAX_BAD_WORD)
+        return sl_api_fail(error, SL_ERR_LIMIT, 400, "bad_words", "a bad word has %zu tokens: at most %d", out->n,
+                           SL_MAX_BAD_WORD);
+    return SL_OK;
+}
+
+/* A word has other tokens within a line than at its beginning, so each is ruled out with a space before it as well, as
+ * in vLLM. */
+static sl_status bad_word_tokens(const sl_bundle *bundle, sl_api_request *request, sl_api_error *error)
+{
+    size_t n = json_array_size(request->bad_texts);
+    request->bad_words = calloc(2 * n + 1, sizeof *request->bad_words);
+    request->bad_lists = calloc(2 * n + 1, sizeof *request->bad_lists);
+    if (!request->bad_words || !request->bad_lists)
+        return sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
+    for (size_t i = 0; i < n; i++) {
+        const json_t *text = json_array_get(request->bad_texts, i);
+        size_t before = request->n_bad_words;
+        SL_TRY(add_bad_word(bundle, "", text, request, error));
+        if (request->n_bad_words > before)
+            SL_TRY(add_bad_word(bundle, " ", text, request, error));
+    }
+    for (size_t i = 0; i < request->n_bad_words; i++)
+        request->bad_lists[i] = (sl_token_list){request->bad_words[i].ids, request->bad_words[i].n};
+    request->sampling.bad_words = request->bad_lists;
+    request->sampling.n_bad_words = request->n_bad_words;
+    return SL_OK;
+}
+
+/* ---- all of it ---- */
+
+static sl_status check_counts(const sl_bundle *bundle, size_t n, const sl_api_request *request, sl_api_error *error)
+{
+    bool embedding = request->kind == SL_API_EMBEDDING;
+    const char *param = sl_api_prompt_field(request->kind);
+    uint32_t n_embd = embedding ? sl_model_get_info(sl_bundle_model(bundle))->n_embd : 0;
+    if (embedding && (n == 0 || n > SL_API_MAX_INPUTS))
+        return sl_api_fail(error, SL_ERR_LIMIT, 400, param, "%zu inputs: a request may have 1 to %d", n,
+                           SL_API_MAX_INPUTS);
+    if (embedding && request->dimensions != 0 && request->dimensions != n_embd)
+        return sl_api_fail(error, SL_ERR_UNSUPPORTED, 400, "dimensions",
+                           "'dimensions' can only be %u, which is what this model has", n_embd);
+    if (!embedding && (n == 0 || n * request->n > SL_API_MAX_CHOICES))
+        return sl_api_fail(error, SL_ERR_LIMIT, 400, n == 0 || request->n == 1 ? param : "n",
                            "%zu prompts with %u choices each: a request may have 1 to %d answers", n, request->n,
                            SL_API_MAX_CHOICES);
+    return SL_OK;
+}
+
+sl_status sl_api_tokenize(const sl_bundle *bundle, uint32_t context, sl_api_request *request, sl_api_error *error)
+{
+    bool chat = request->kind == SL_API_CHAT, batch = !chat && is_batch(request->prompt);
+    size_t n = batch ? json_array_size(request->prompt) : 1;
+    SL_TRY(check_counts(bundle, n, request, error));
     request->prompts = calloc(n, sizeof *request->prompts);
     if (!request->prompts)
         return sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
     request->n_prompts = n;
-    if (request->kind == SL_API_CHAT)
+    if (chat)
         SL_TRY(chat_tokens(bundle, request, error));
-    for (size_t i = 0; request->kind == SL_API_COMPLETION && i < n; i++) {
+    for (size_t i = 0; !chat && i < n; i++) {
         const json_t *prompt = batch ? json_array_get(request->prompt, i) : request->prompt;
-        SL_TRY(prompt_tokens(bundle, prompt, &request->prompts[i], error));
+        SL_TRY(prompt_tokens(bundle, prompt, sl_api_prompt_field(request->kind), &request->prompts[i], error));
     }
-    return check_prompts(context, request, error);
+    SL_TRY(check_prompts(context, request, error));
+    if (request->bad_texts)
+        SL_TRY(bad_word_tokens(bundle, request, error));
+    return request->echo ? make_echoes(bundle, request, error) : SL_OK;
 }

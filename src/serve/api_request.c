@@ -9,7 +9,13 @@
 typedef struct field field;
 typedef sl_status read_fn(const field *field, const json_t *value, sl_api_request *request, sl_api_error *error);
 
-enum { CHAT = 1 << SL_API_CHAT, COMPLETION = 1 << SL_API_COMPLETION, BOTH = CHAT | COMPLETION };
+enum {
+    CHAT = 1 << SL_API_CHAT,
+    COMPLETION = 1 << SL_API_COMPLETION,
+    EMBEDDING = 1 << SL_API_EMBEDDING,
+    BOTH = CHAT | COMPLETION,
+    ALL = BOTH | EMBEDDING
+};
 
 /* A known field: who reads it into which member of the request, and the numbers it may have. */
 struct field {
@@ -60,6 +66,25 @@ static sl_status read_uint(const field *f, const json_t *value, sl_api_request *
     if (!json_is_integer(value) || !(number >= f->low && number <= f->high))
         FAIL_FIELD(f->name, "'%s' must be a whole number from %.0f to %.0f", f->name, f->low, f->high);
     *(uint32_t *)((char *)request + f->offset) = (uint32_t)json_integer_value(value);
+    return SL_OK;
+}
+
+static sl_status read_int(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    double number = json_number_value(value);
+    if (!json_is_integer(value) || !(number >= f->low && number <= f->high))
+        FAIL_FIELD(f->name, "'%s' must be a whole number from %.0f to %.0f", f->name, f->low, f->high);
+    *(int32_t *)((char *)request + f->offset) = (int32_t)json_integer_value(value);
+    return SL_OK;
+}
+
+/* Milliseconds, kept as microseconds. */
+static sl_status read_millis(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    double number = json_number_value(value);
+    if (!json_is_number(value) || !(number >= f->low && number <= f->high))
+        FAIL_FIELD(f->name, "'%s' must be a number of milliseconds from %g to %.0f", f->name, f->low, f->high);
+    *(int64_t *)((char *)request + f->offset) = (int64_t)(number * 1000);
     return SL_OK;
 }
 
@@ -196,8 +221,30 @@ static sl_status read_messages(const field *f, const json_t *value, sl_api_reque
 static sl_status read_prompt(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
 {
     if (!json_is_string(value) && !json_is_array(value))
-        FAIL_FIELD(f->name, "'prompt' must be a string, an array of strings, token ids or an array of token ids");
+        FAIL_FIELD(f->name, "'%s' must be a string, an array of strings, token ids or an array of token ids", f->name);
     request->prompt = value;
+    return SL_OK;
+}
+
+static sl_status read_bad_words(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    if (!json_is_array(value) || json_array_size(value) > SL_API_MAX_BAD_WORDS)
+        FAIL_FIELD(f->name, "'bad_words' must be an array of at most %d strings", SL_API_MAX_BAD_WORDS);
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        size_t n = json_string_length(json_array_get(value, i));
+        if (!json_is_string(json_array_get(value, i)) || n == 0 || n > SL_API_MAX_BAD_BYTES)
+            FAIL_FIELD(f->name, "'bad_words' must hold strings of 1 to %d bytes", SL_API_MAX_BAD_BYTES);
+    }
+    request->bad_texts = value;
+    return SL_OK;
+}
+
+static sl_status read_encoding(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
+{
+    const char *word = json_is_string(value) ? json_string_value(value) : "";
+    request->base64 = strcmp(word, "base64") == 0;
+    if (!request->base64 && strcmp(word, "float") != 0)
+        FAIL_FIELD(f->name, "'encoding_format' must be \"float\" or \"base64\"");
     return SL_OK;
 }
 
@@ -250,12 +297,20 @@ static sl_status read_true(const field *f, const json_t *value, sl_api_request *
 #define SAMPLING(member) (offsetof(sl_api_request, sampling) + offsetof(sl_sample_params, member))
 
 static const field fields[] = {
-    {"model", read_model, 0, 0, 0, BOTH},
+    {"model", read_model, 0, 0, 0, ALL},
     {"messages", read_messages, 0, 0, 0, CHAT},
     {"prompt", read_prompt, 0, 0, 0, COMPLETION},
+    {"input", read_prompt, 0, 0, 0, EMBEDDING},
+    {"encoding_format", read_encoding, 0, 0, 0, EMBEDDING},
+    {"dimensions", read_uint, MEMBER(dimensions), 1, UINT32_MAX, EMBEDDING},
+    {"priority", read_int, MEMBER(priority), -1000, 1000, ALL},
+    {"ttft_target_ms", read_millis, MEMBER(ttft_target_us), 0, 86400000, ALL},
+    {"itl_target_ms", read_millis, MEMBER(itl_target_us), 0, 86400000, BOTH},
     {"stream", read_bool, MEMBER(stream), 0, 0, BOTH},
     {"stream_options", read_stream_options, 0, 0, 0, BOTH},
-    {"max_tokens", read_uint, MEMBER(max_tokens), 1, UINT32_MAX, BOTH},
+    {"max_tokens", read_uint, MEMBER(max_tokens), 1, UINT32_MAX, CHAT},
+    {"max_tokens", read_uint, MEMBER(max_tokens), 0, UINT32_MAX, COMPLETION},
+    {"echo", read_bool, MEMBER(echo), 0, 0, COMPLETION},
     {"max_completion_tokens", read_uint, MEMBER(max_tokens), 1, UINT32_MAX, CHAT},
     {"n", read_uint, MEMBER(n), 1, SL_API_MAX_CHOICES, BOTH},
     {"temperature", read_real, SAMPLING(temperature), 0, 100, BOTH},
@@ -272,10 +327,11 @@ static const field fields[] = {
     {"ignore_eos", read_bool, MEMBER(ignore_eos), 0, 0, BOTH},
     {"stop", read_stop, 0, 0, 0, BOTH},
     {"stop_token_ids", read_tokens, MEMBER(stop_tokens), 0, 0, BOTH},
+    {"bad_words", read_bad_words, 0, 0, 0, BOTH},
     {"allowed_token_ids", read_tokens, MEMBER(allowed_tokens), 0, 0, BOTH},
     {"min_tokens", read_uint, SAMPLING(min_tokens), 0, UINT32_MAX, BOTH},
     /* without effect */
-    {"user", read_nothing, 0, 0, 0, BOTH},
+    {"user", read_nothing, 0, 0, 0, ALL},
     {"metadata", read_nothing, 0, 0, 0, BOTH},
     {"safety_identifier", read_nothing, 0, 0, 0, BOTH},
     {"prompt_cache_key", read_nothing, 0, 0, 0, BOTH},
@@ -309,7 +365,6 @@ static const char *const unsupported[] = {
     "echo",
     "suffix",
     "use_beam_search",
-    "bad_words",
     "prompt_logprobs",
     "include_stop_str_in_output",
     "truncate_prompt_tokens",
@@ -361,11 +416,22 @@ static sl_status read_member(const char *name, const json_t *value, sl_api_reque
     return SL_OK;
 }
 
+const char *sl_api_prompt_field(sl_api_kind kind)
+{
+    static const char *const names[SL_API_COUNT] = {"messages", "prompt", "input"};
+    return names[kind];
+}
+
 static sl_status check_together(sl_api_request *request, sl_api_error *error)
 {
     bool chat = request->kind == SL_API_CHAT;
+    const char *prompt = sl_api_prompt_field(request->kind);
     if (chat ? !request->messages : !request->prompt)
-        FAIL_FIELD(chat ? "messages" : "prompt", "'%s' is missing", chat ? "messages" : "prompt");
+        FAIL_FIELD(prompt, "'%s' is missing", prompt);
+    if (request->kind == SL_API_COMPLETION && request->max_tokens == 0 && !request->echo)
+        FAIL_FIELD("max_tokens", "'max_tokens' of 0 asks for nothing without 'echo': true");
+    if (request->kind == SL_API_COMPLETION && request->max_tokens == 0 && request->n > 1)
+        FAIL_FIELD("n", "'n' asks for %u answers and 'max_tokens' for none", request->n);
     if (json_object_get(request->root, "stream_options") &&
         !json_is_null(json_object_get(request->root, "stream_options")) && !request->stream)
         FAIL_FIELD("stream_options", "'stream_options' needs 'stream': true");
@@ -383,7 +449,7 @@ sl_status sl_api_parse(sl_api_kind kind, const char *body, size_t n_bytes, sl_ap
 {
     *request = (sl_api_request){.kind = kind, .n = 1, .sampling = sl_sample_params_default()};
     request->sampling.temperature = 1;
-    request->max_tokens = kind == SL_API_CHAT ? UINT32_MAX : 16;
+    request->max_tokens = kind == SL_API_CHAT ? UINT32_MAX : kind == SL_API_COMPLETION ? 16 : 0;
     json_error_t why;
     request->root = json_loadb(body, n_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
     if (!request->root)
@@ -402,16 +468,28 @@ sl_status sl_api_parse(sl_api_kind kind, const char *body, size_t n_bytes, sl_ap
 
 void sl_api_request_drop_input(sl_api_request *request)
 {
-    for (size_t i = 0; i < request->n_prompts; i++)
+    for (size_t i = 0; request->prompts && i < request->n_prompts; i++)
         sl_tokens_free(&request->prompts[i]);
+    for (size_t i = 0; request->echoes && i < request->n_prompts; i++)
+        free((char *)(uintptr_t)request->echoes[i].bytes);
+    for (size_t i = 0; i < request->n_bad_words; i++)
+        sl_tokens_free(&request->bad_words[i]);
     free(request->prompts);
+    free(request->echoes);
+    free(request->bad_words);
+    free(request->bad_lists);
     free(request->stop_strings);
     json_decref(request->root);
     request->prompts = NULL;
+    request->echoes = NULL;
+    request->bad_words = NULL;
+    request->bad_lists = NULL;
     request->stop_strings = NULL;
-    request->n_prompts = request->n_stop_strings = 0;
+    request->sampling.bad_words = NULL;
+    request->sampling.n_bad_words = 0;
+    request->n_prompts = request->n_stop_strings = request->n_bad_words = 0;
     request->root = NULL;
-    request->messages = request->prompt = NULL;
+    request->messages = request->prompt = request->bad_texts = NULL;
 }
 
 void sl_api_request_free(sl_api_request *request)

@@ -1,5 +1,5 @@
-/* What a client asks for: the body of /v1/chat/completions or /v1/completions, read and checked, then turned into
- * tokens. Fields, their ranges and defaults: docs/SERVER.md. */
+/* What a client asks for: the body of /v1/chat/completions, /v1/completions or /v1/embeddings, read and checked, then
+ * turned into tokens. Fields, their ranges and defaults: docs/SERVER.md. */
 #ifndef SL_SERVE_API_REQUEST_H
 #define SL_SERVE_API_REQUEST_H
 
@@ -7,13 +7,16 @@
 
 #include <jansson.h>
 
-typedef enum sl_api_kind { SL_API_CHAT, SL_API_COMPLETION } sl_api_kind;
+typedef enum sl_api_kind { SL_API_CHAT, SL_API_COMPLETION, SL_API_EMBEDDING, SL_API_COUNT } sl_api_kind;
 
 enum {
     SL_API_MAX_CHOICES = 128, /* answers to one request: prompts times n */
     SL_API_MAX_MESSAGES = 4096,
     SL_API_MAX_TOKENS = 4096 /* of a list in a field */,
     SL_API_MAX_BIAS = 1024,
+    SL_API_MAX_INPUTS = 2048,   /* to embed */
+    SL_API_MAX_BAD_WORDS = 512, /* each may take two of SL_MAX_BAD_WORDS */
+    SL_API_MAX_BAD_BYTES = 1024,
 };
 
 /* An error as OpenAI's API words it. */
@@ -31,9 +34,12 @@ sl_status sl_api_fail(sl_api_error *error, sl_status code, int status, const cha
 typedef struct sl_api_request {
     sl_api_kind kind;
     char model[256]; /* "" = not given */
-    bool stream, include_usage, logprobs, ignore_eos, seeded;
+    bool stream, include_usage, logprobs, ignore_eos, seeded, echo, base64;
     uint32_t n;          /* choices of each prompt */
-    uint32_t max_tokens; /* UINT32_MAX = up to the context */
+    uint32_t max_tokens; /* UINT32_MAX = up to the context; 0 with echo only, and for embeddings */
+    uint32_t dimensions; /* 0 = not given */
+    int32_t priority;
+    int64_t ttft_target_us, itl_target_us;
     sl_sample_params sampling;
     sl_logit_bias *bias;
     sl_tokens stop_tokens; /* given ones */
@@ -42,22 +48,31 @@ typedef struct sl_api_request {
     size_t n_stop_strings;
     char ignored[160]; /* names of unknown fields, comma-separated */
 
-    sl_tokens *prompts; /* filled by sl_api_tokenize */
+    /* Filled by sl_api_tokenize. */
+    sl_tokens *prompts;
+    sl_bytes *echoes; /* with echo: their texts */
     size_t n_prompts;
+    sl_tokens *bad_words;
+    sl_token_list *bad_lists; /* of sampling */
+    size_t n_bad_words;
 
     json_t *root;           /* the body; what follows points into it */
     const json_t *messages; /* chat */
-    const json_t *prompt;   /* completion */
+    const json_t *prompt;   /* completion; an embedding's input */
+    const json_t *bad_texts;
 } sl_api_request;
 
 /* Reads a body of any n_bytes. *request must be freed in any case. Not SL_OK: *error says what to answer. */
 SL_WARN_UNUSED sl_status sl_api_parse(sl_api_kind kind, const char *body, size_t n_bytes, sl_api_request *request,
                                       sl_api_error *error);
 
-/* Makes the tokens of a parsed request's prompts with the bundle's template and vocabulary. Prompts
- * of more than context tokens are refused. May take long: never on the event loop. */
+/* Makes the tokens of a parsed request's prompts and bad words with the bundle's template and vocabulary. Prompts of more
+ * than context tokens are refused. May take long: never on the event loop. */
 SL_WARN_UNUSED sl_status sl_api_tokenize(const sl_bundle *bundle, uint32_t context, sl_api_request *request,
                                          sl_api_error *error);
+
+/* Name of the field that holds the prompts. */
+const char *sl_api_prompt_field(sl_api_kind kind);
 
 /* Frees the body and the prompts, which nobody needs once the engine has them. */
 void sl_api_request_drop_input(sl_api_request *request);

@@ -1,4 +1,4 @@
-/* A request to generate: body -> text job -> tickets -> events -> answer. */
+/* A request to generate or embed: body -> text job -> tickets -> events -> answer. */
 #include "base/clock.h"
 #include "serve/server_impl.h"
 
@@ -8,13 +8,16 @@
 #include <sys/random.h>
 #include <time.h>
 
-enum { RETRY_S = 1, RETRY_DRAINING_S = 5 };
+enum {
+    RETRY_S = 1,          /* where nobody knows */
+    RETRY_DRAINING_S = 5, /* somebody else serves by then, or nobody */
+    MAX_RETRY_S = 24 * 3600,
+};
 
 /* ---- beginning and end ---- */
 
 static void free_choice(sl_choice *choice)
 {
-    sl_ticket_release(choice->ticket);
     sl_detok_free(&choice->detok);
     sl_textbuf *texts[] = {&choice->text, &choice->logprobs, &choice->token_logprobs, &choice->top_logprobs,
                            &choice->offsets};
@@ -26,12 +29,17 @@ static void free_choice(sl_choice *choice)
 static void end_call(sl_call *call)
 {
     sl_server *server = call->server;
+    for (uint32_t i = 0; i < call->n_submitted; i++)
+        sl_ticket_release(call->parts[i].ticket);
     for (uint32_t i = 0; i < call->n_choices; i++)
         free_choice(&call->choices[i]);
+    free(call->parts);
     free(call->choices);
     if (call->body)
         sl_http_body_freed(server->http, call->n_body);
     free(call->body);
+    if (call->timer)
+        event_free(call->timer);
     sl_api_request_free(&call->request);
     sl_textbuf_free(&call->head);
     sl_textbuf_free(&call->chunk);
@@ -39,17 +47,19 @@ static void end_call(sl_call *call)
     server->n_calls--;
 }
 
-/* Answers with an error, before or in a stream, and ends the call. */
-static void fail_call(sl_call *call, int status, const char *code, const char *param, const char *message)
+/* Answers with an error, before or in a stream, and ends the call. retry_s > 0: Retry-After. */
+static void fail_call(sl_call *call, int status, const char *code, const char *param, int retry_s, const char *message)
 {
-    sl_server *server = call->server;
-    sl_conn *conn = call->conn;
-    int retry_s = status == 429 ? RETRY_S : status == 503 ? RETRY_DRAINING_S : 0;
     if (call->begun)
         sl_reply_stream_error(call, message);
     else
-        sl_server_refuse(server, conn, status, code, param, retry_s, message);
+        sl_server_refuse(call->server, call->conn, status, code, param, retry_s, message);
     end_call(call);
+}
+
+static void out_of_memory(sl_call *call)
+{
+    fail_call(call, 503, NULL, NULL, RETRY_S, "out of memory");
 }
 
 /* The text job: everything that may take long with a hostile or just large body. */
@@ -81,12 +91,14 @@ void sl_call_begin(sl_server *server, sl_conn *conn, sl_api_kind kind, uint64_t 
     *call = (sl_call){.server = server, .conn = conn, .kind = kind, .tenant = tenant, .n_body = n_body, .in_job = true};
     call->arrived_us = sl_clock_us();
     call->created = (int64_t)time(NULL);
-    snprintf(call->id, sizeof call->id, "%s-%016llx%08llx", kind == SL_API_CHAT ? "chatcmpl" : "cmpl",
-             (unsigned long long)server->nonce, (unsigned long long)++server->last_call);
+    static const char *const ids[] = {
+        [SL_API_CHAT] = "chatcmpl", [SL_API_COMPLETION] = "cmpl", [SL_API_EMBEDDING] = "embd"};
+    snprintf(call->id, sizeof call->id, "%s-%016llx%08llx", ids[kind], (unsigned long long)server->nonce,
+             (unsigned long long)++server->last_call);
     call->body = sl_conn_take_body(conn);
     server->n_calls++;
     if (sl_jobs_submit(server->jobs, prepare, call, &err) != SL_OK) {
-        fail_call(call, 429, NULL, NULL, err.message);
+        fail_call(call, 429, NULL, NULL, RETRY_S, err.message);
         return;
     }
     sl_conn_set_call(conn, call);
@@ -103,62 +115,165 @@ void sl_call_abandon(sl_call *call)
 
 /* ---- to the engine ---- */
 
-static sl_status submit_choice(sl_call *call, uint32_t index, sl_err *err)
+/* Slots of the engine. */
+static uint32_t n_slots(const sl_call *call)
 {
-    sl_server *server = call->server;
-    sl_api_request *r = &call->request;
-    sl_choice *choice = &call->choices[index];
-    const sl_tokens *prompt = &r->prompts[index / r->n];
-    sl_tokens stops = {0};
+    return SL_MAX(call->server->options.service.engine.n_sequences, 1);
+}
+
+/* Ends of an answer: the model's, unless they are to be ignored, and the request's own. *out is the caller's to free. */
+static sl_status add_stop_tokens(const sl_call *call, sl_tokens *out, sl_err *err)
+{
+    const sl_api_request *r = &call->request;
     const uint32_t *ends;
-    size_t n_ends = r->ignore_eos ? 0 : sl_bundle_stop_tokens(server->bundle, &ends);
-    sl_status status = SL_OK;
-    for (size_t i = 0; i < n_ends && status == SL_OK; i++)
-        status = sl_tokens_push(&stops, ends[i], err);
-    for (size_t i = 0; i < r->stop_tokens.n && status == SL_OK; i++)
-        status = sl_tokens_push(&stops, r->stop_tokens.ids[i], err);
+    size_t n_ends = r->ignore_eos ? 0 : sl_bundle_stop_tokens(call->server->bundle, &ends);
+    for (size_t i = 0; i < n_ends; i++)
+        SL_TRY(sl_tokens_push(out, ends[i], err));
+    for (size_t i = 0; i < r->stop_tokens.n; i++)
+        SL_TRY(sl_tokens_push(out, r->stop_tokens.ids[i], err));
+    return SL_OK;
+}
+
+/* The engine's request for a part. */
+static sl_request make_request(const sl_call *call, const sl_part *part, const sl_tokens *stops)
+{
+    const sl_api_request *r = &call->request;
+    const sl_tokens *prompt = &r->prompts[part->first / r->n];
     sl_request request = {.prompt = prompt->ids,
                           .n_prompt = prompt->n,
-                          .max_tokens = r->max_tokens,
                           .tenant = call->tenant,
-                          .stop_tokens = stops.ids,
-                          .n_stop_tokens = stops.n,
-                          .stop_strings = {r->stop_strings, r->n_stop_strings},
+                          .priority = r->priority,
+                          .ttft_target_us = r->ttft_target_us,
+                          .itl_target_us = r->itl_target_us,
                           .sampling = r->sampling};
-    if (r->seeded)
-        request.sampling.seed += index % r->n; /* each choice draws for itself */
-    else if (getrandom(&request.sampling.seed, sizeof request.sampling.seed, 0) < 0)
+    if (call->kind == SL_API_EMBEDDING) {
+        request.pooling = call->server->options.pooling;
+        request.normalise = true;
+        return request;
+    }
+    request.max_tokens = r->max_tokens;
+    request.n_choices = part->n;
+    request.first_choice = part->first % r->n;
+    request.stop_tokens = stops->ids;
+    request.n_stop_tokens = stops->n;
+    request.stop_strings = (sl_bytes_list){r->stop_strings, r->n_stop_strings};
+    request.prompt_logprobs = r->echo && r->logprobs;
+    request.n_prompt_logprobs = request.prompt_logprobs ? r->sampling.n_logprobs : 0;
+    request.warm = r->max_tokens == 0 && !request.prompt_logprobs; /* the text alone comes back */
+    if (!r->seeded && getrandom(&request.sampling.seed, sizeof request.sampling.seed, 0) < 0)
         request.sampling.seed = (uint64_t)sl_clock_ns();
-    *choice = (sl_choice){.call = call, .index = index};
-    sl_detok_init(&choice->detok, sl_bundle_vocab(server->bundle), 0);
-    if (call->kind == SL_API_COMPLETION)
-        choice->detok.at_start = false; /* it goes on with a text */
-    if (status == SL_OK)
-        status = sl_service_submit(server->service, server->inbox, &request, choice, &choice->ticket, err);
+    return request;
+}
+
+static sl_status submit_part(sl_call *call, sl_part *part, bool predict, sl_err *err)
+{
+    sl_server *server = call->server;
+    sl_tokens stops = {0};
+    sl_status status = add_stop_tokens(call, &stops, err);
+    if (status == SL_OK) {
+        sl_request request = make_request(call, part, &stops);
+        status = (predict ? sl_service_predict : sl_service_submit)(server->service, server->inbox, &request, part,
+                                                                    &part->ticket, err);
+    }
     sl_tokens_free(&stops);
     return status;
 }
 
-/* Submits all choices; the engine checks each, and only when it has accepted all does the answer begin. */
+/* Submits what is not with the engine yet. Of the inputs of an embedding only a few are there at a time, so that many of
+ * them keep nobody else out. */
+static sl_status submit_parts(sl_call *call, sl_err *err)
+{
+    bool embedding = call->kind == SL_API_EMBEDDING;
+    uint32_t most = embedding ? call->n_finished + 2 * n_slots(call) : call->n_parts;
+    while (call->n_submitted < SL_MIN(call->n_parts, most)) {
+        sl_status status = submit_part(call, &call->parts[call->n_submitted], false, err);
+        if (status == SL_ERR_LIMIT && embedding && call->n_submitted > call->n_finished)
+            return SL_OK; /* the end of one that is there makes room */
+        SL_TRY(status);
+        call->n_submitted++;
+    }
+    if (call->n_submitted == call->n_parts)
+        sl_api_request_drop_input(&call->request);
+    return SL_OK;
+}
+
+/* Too many requests are there: when the client should come back is the engine's to say. */
+static void refuse_for_now(sl_call *call, const char *message, int64_t wait_us)
+{
+    int64_t wait_s = (SL_MAX(wait_us, 0) + 999999) / 1000000;
+    call->server->retry_s = (int)SL_MIN(SL_MAX(wait_s, RETRY_S), MAX_RETRY_S);
+    fail_call(call, 429, NULL, NULL, call->server->retry_s, message);
+}
+
+/* Submit has failed. Where it was for want of room, the engine is asked how long that will be; while it is busy with too
+ * many such questions, what it has said last must do. */
+static void refuse(sl_call *call, const sl_err *err)
+{
+    sl_err ignored;
+    if (err->code != SL_ERR_LIMIT) {
+        fail_call(call, 503, NULL, NULL, RETRY_DRAINING_S, err->message);
+        return;
+    }
+    for (uint32_t i = 0; i < call->n_submitted; i++)
+        sl_ticket_release(call->parts[i].ticket);
+    call->n_submitted = 0;
+    snprintf(call->error.message, sizeof call->error.message, "%s", err->message);
+    if (submit_part(call, &call->parts[0], true, &ignored) == SL_OK)
+        call->n_submitted = 1;
+    else
+        refuse_for_now(call, call->error.message, (int64_t)call->server->retry_s * 1000000);
+}
+
+static void init_choice(sl_call *call, uint32_t index)
+{
+    sl_choice *choice = &call->choices[index];
+    const sl_api_request *r = &call->request;
+    *choice = (sl_choice){.call = call, .index = index};
+    sl_detok_init(&choice->detok, sl_bundle_vocab(call->server->bundle), 0);
+    choice->at_start = r->echo && choice->detok.at_start;
+    if (call->kind == SL_API_COMPLETION)
+        choice->detok.at_start = false; /* it goes on with a text */
+    if (r->echo)
+        sl_reply_echo(choice, &r->prompts[index / r->n], r->echoes[index / r->n]);
+}
+
+/* A prompt's choices go to the engine together, as it computes the prompt once for them, but take half of its slots at
+ * most: a request that needs all of them would make all others wait until they are free at once. */
+static bool make_parts(sl_call *call)
+{
+    uint32_t n = call->request.n, n_prompts = (uint32_t)call->request.n_prompts, most = SL_MAX(n_slots(call) / 2, 1);
+    call->choices = calloc((size_t)n_prompts * n, sizeof *call->choices);
+    call->parts = calloc((size_t)n_prompts * n, sizeof *call->parts);
+    if (!call->choices || !call->parts)
+        return false;
+    call->n_choices = n_prompts * n;
+    for (uint32_t i = 0; i < call->n_choices; i++)
+        init_choice(call, i);
+    for (uint32_t i = 0; i < call->n_choices; i += call->parts[call->n_parts++].n)
+        call->parts[call->n_parts] = (sl_part){.call = call, .first = i, .n = SL_MIN(most, n - i % n)};
+    return true;
+}
+
+/* The answer begins when the engine has accepted all parts. */
 static void submit(sl_call *call)
 {
     sl_err err = {0};
-    uint32_t n = (uint32_t)call->request.n_prompts * call->request.n;
-    call->choices = calloc(n, sizeof *call->choices);
-    if (!call->choices) {
-        fail_call(call, 503, NULL, NULL, "out of memory");
+    const sl_api_request *r = &call->request;
+    uint32_t most = call->server->options.service.max_tickets;
+    if (call->kind != SL_API_EMBEDDING && most > 0 && r->n_prompts * r->n > most) {
+        char message[128];
+        snprintf(message, sizeof message, "%zu answers at once: this server takes %u requests at a time",
+                 r->n_prompts * r->n, most);
+        fail_call(call, 400, NULL, r->n > 1 ? "n" : "prompt", 0, message);
         return;
     }
-    for (uint32_t i = 0; i < n; i++) {
-        call->n_choices = i + 1;
-        sl_status status = submit_choice(call, i, &err);
-        if (status != SL_OK) {
-            fail_call(call, status == SL_ERR_LIMIT ? 429 : 503, NULL, NULL, err.message);
-            return;
-        }
+    if (!make_parts(call)) {
+        out_of_memory(call);
+        return;
     }
     sl_reply_head(call);
-    sl_api_request_drop_input(&call->request);
+    if (submit_parts(call, &err) != SL_OK)
+        refuse(call, &err);
 }
 
 void sl_call_prepared(sl_call *call)
@@ -170,14 +285,33 @@ void sl_call_prepared(sl_call *call)
     if (!call->conn)
         end_call(call);
     else if (call->status != SL_OK)
-        fail_call(call, call->error.status, call->error.code, call->error.param, call->error.message);
+        fail_call(call, call->error.status, call->error.code, call->error.param,
+                  call->error.status == 503 ? RETRY_S : 0, call->error.message);
     else
         submit(call);
 }
 
 /* ---- from the engine ---- */
 
-/* The engine has accepted all choices: status and headers go out. */
+/* A stream without a word for long gets a comment, so that neither client nor proxy takes it for dead. */
+static void on_timer(evutil_socket_t fd, short what, void *user)
+{
+    static const char comment[] = ": still working\n\n";
+    sl_call *call = user;
+    if (call->quiet && !sl_conn_is_full(call->conn))
+        sl_conn_stream(call->conn, comment, sizeof comment - 1);
+    call->quiet = true;
+}
+
+static void start_timer(sl_call *call)
+{
+    struct timeval interval = {.tv_sec = call->server->options.keep_alive_s};
+    call->timer = event_new(call->server->base, -1, EV_PERSIST, on_timer, call);
+    if (call->timer)
+        event_add(call->timer, &interval);
+}
+
+/* The engine has accepted all parts: status and headers go out. */
 static void begin_answer(sl_call *call)
 {
     char headers[224] = "";
@@ -191,6 +325,7 @@ static void begin_answer(sl_call *call)
     for (uint32_t i = 0; i < call->n_choices; i++)
         sl_reply_role(&call->choices[i]);
     sl_reply_send(call);
+    start_timer(call);
 }
 
 static void add_text(sl_choice *choice, sl_bytes bytes)
@@ -213,35 +348,59 @@ static void read_token(sl_choice *choice, const sl_ticket_event *e)
         sl_metrics_observe(metrics, SL_METRIC_ITL, e->time_us - choice->last_us);
     choice->last_us = e->time_us;
     metrics->generation_tokens++;
-    sl_reply_token(choice, &e->event.sampled);
+    sl_reply_token(choice, &e->event.sampled, false);
     add_text(choice, (sl_bytes){e->event.bytes, e->event.n_bytes});
 }
 
-static void note_finish(sl_choice *choice, const sl_ticket_event *e)
+static void note_finish(const sl_choice *choice, const sl_ticket_event *e)
 {
-    sl_call *call = choice->call;
+    const sl_call *call = choice->call;
     sl_metrics *metrics = &call->server->metrics;
+    bool stopped = e->event.finish == SL_FINISH_STOP || call->kind == SL_API_EMBEDDING;
     sl_metrics_observe(metrics, SL_METRIC_E2E, e->time_us - call->arrived_us);
-    sl_metrics_observe(metrics, SL_METRIC_PREFILL, e->event.prefill_us);
-    sl_metrics_observe(metrics, SL_METRIC_DECODE, e->event.decode_us);
-    metrics->endings[e->event.finish == SL_FINISH_STOP ? SL_ENDED_STOP : SL_ENDED_LENGTH]++;
-    metrics->prompt_tokens += e->event.n_prompt;
+    sl_metrics_observe(metrics, SL_METRIC_QUEUE, e->event.queue_us);
+    sl_metrics_observe(metrics, SL_METRIC_PREFILL, e->event.prefill_us - e->event.queue_us);
+    if (e->event.n_generated > 0)
+        sl_metrics_observe(metrics, SL_METRIC_DECODE, e->event.decode_us);
+    metrics->endings[stopped ? SL_ENDED_STOP : SL_ENDED_LENGTH]++;
+    if (choice->index % call->request.n == 0) /* the choices of a prompt share it */
+        metrics->prompt_tokens += e->event.n_prompt;
+}
+
+/* The engine could not go on with a part, or has refused it. */
+static void fail_part(const sl_part *part, const sl_event *end)
+{
+    sl_call *call = part->call;
+    bool refused = !part->accepted && (end->error.code == SL_ERR_ARGUMENT || end->error.code == SL_ERR_LIMIT ||
+                                       end->error.code == SL_ERR_UNSUPPORTED);
+    bool closing = end->finish == SL_FINISH_CANCELLED;
+    call->server->metrics.endings[SL_ENDED_ERROR] += refused ? 0 : call->n_choices - call->n_finished;
+    fail_call(call,
+              refused   ? 400
+              : closing ? 503
+                        : 500,
+              NULL, NULL, closing ? RETRY_DRAINING_S : 0,
+              closing ? "the server has ended the request" : end->error.message);
+}
+
+static void end_answer(sl_call *call)
+{
+    if (call->kind == SL_API_EMBEDDING)
+        sl_reply_embeddings(call);
+    else
+        sl_reply_end(call);
+    end_call(call);
 }
 
 /* The engine's end of a choice. False when that ended the call. */
-static bool read_finish(sl_choice *choice, const sl_ticket_event *e)
+static bool read_finish(sl_part *part, const sl_ticket_event *e)
 {
-    sl_call *call = choice->call;
+    sl_call *call = part->call;
     const sl_event *end = &e->event;
+    sl_choice *choice = &call->choices[part->first + end->choice];
+    sl_err err = {0};
     if (end->finish == SL_FINISH_ERROR || end->finish == SL_FINISH_CANCELLED) {
-        bool refused = !choice->accepted && (end->error.code == SL_ERR_ARGUMENT || end->error.code == SL_ERR_LIMIT);
-        bool closing = end->finish == SL_FINISH_CANCELLED;
-        call->server->metrics.endings[SL_ENDED_ERROR] += !refused;
-        fail_call(call,
-                  refused   ? 400
-                  : closing ? 503
-                            : 500,
-                  NULL, NULL, closing ? "the server has ended the request" : end->error.message);
+        fail_part(part, end);
         return false;
     }
     add_text(choice, (sl_bytes){end->bytes, end->n_bytes});
@@ -251,49 +410,87 @@ static bool read_finish(sl_choice *choice, const sl_ticket_event *e)
     choice->end = *end;
     choice->finished = true;
     note_finish(choice, e);
-    sl_reply_finish(choice);
-    if (++call->n_finished < call->n_choices)
+    if (call->kind != SL_API_EMBEDDING)
+        sl_reply_finish(choice);
+    if (++part->n_finished == part->n) {
+        sl_ticket_release(part->ticket);
+        part->ticket = NULL;
+    }
+    if (++call->n_finished == call->n_choices) {
+        end_answer(call);
+        return false;
+    }
+    if (submit_parts(call, &err) == SL_OK)
         return true;
-    sl_reply_end(call);
-    end_call(call);
+    refuse(call, &err);
     return false;
 }
 
-/* Reads all choices after the last one was accepted, or when a slow client has caught up. */
+/* Reads all parts after the last one was accepted, or when a slow client has caught up. */
 static bool read_all(sl_call *call)
 {
-    uint32_t n = call->n_choices;
-    for (uint32_t i = 0; i < n; i++)
-        if (!call->choices[i].finished && !sl_call_read(&call->choices[i]))
+    for (uint32_t i = 0, n = call->n_submitted; i < n; i++)
+        if (call->parts[i].ticket && !sl_call_read(&call->parts[i]))
             return false;
     return true;
 }
 
-bool sl_call_read(sl_choice *choice)
+/* Log-probabilities of a prompt come once and are those of all its choices. */
+static void read_prompt_token(sl_part *part, const sl_sampled *sampled)
 {
-    sl_call *call = choice->call;
-    sl_ticket_event event;
-    if (call->paused || (choice->accepted && call->n_accepted < call->n_choices))
+    for (uint32_t i = 0; i < part->n; i++)
+        sl_reply_token(&part->call->choices[part->first + i], sampled, true);
+}
+
+/* An event of a part. False when it ended the call. */
+static bool read_event(sl_part *part, const sl_ticket_event *e)
+{
+    sl_call *call = part->call;
+    sl_choice *choice = &call->choices[part->first + e->event.choice];
+    switch (e->kind) {
+    case SL_TICKET_ACCEPTED:
+        part->accepted = true;
+        break;
+    case SL_TICKET_PREDICTED:
+        refuse_for_now(call, call->error.message, e->wait_us);
+        return false;
+    case SL_TICKET_PROMPT:
+        read_prompt_token(part, &e->event.sampled);
+        break;
+    case SL_TICKET_TOKEN:
+        read_token(choice, e);
+        break;
+    case SL_TICKET_EMBEDDING:
+        sl_reply_embedding(choice, e->event.embedding, e->event.n_embedding);
+        break;
+    case SL_TICKET_FINISHED:
+        return read_finish(part, e);
+    }
+    return true;
+}
+
+bool sl_call_read(sl_part *part)
+{
+    sl_call *call = part->call;
+    sl_ticket_event event = {0};
+    if (call->paused || (call->request.stream && part->accepted && call->n_accepted < call->n_parts))
         return true; /* read_all comes back */
-    for (;;) {
+    while (part->ticket) {
         call->paused = call->begun && sl_conn_is_full(call->conn);
-        if (call->paused || !sl_ticket_next(choice->ticket, &event))
+        if (call->paused || !sl_ticket_next(part->ticket, &event))
             break;
-        if (event.kind == SL_TICKET_TOKEN) {
-            read_token(choice, &event);
-        } else if (event.kind == SL_TICKET_FINISHED) {
-            if (!read_finish(choice, &event))
-                return false;
-        } else {
-            choice->accepted = true;
-            if (++call->n_accepted < call->n_choices)
-                return true;
-            begin_answer(call);
-            return read_all(call);
-        }
+        if (!read_event(part, &event))
+            return false;
+        if (event.kind != SL_TICKET_ACCEPTED || !call->request.stream)
+            continue;
+        if (++call->n_accepted < call->n_parts)
+            return true;
+        begin_answer(call);
+        return read_all(call);
     }
     if (call->begun) { /* tokens that came together go out in one chunk */
-        sl_reply_chunk(choice);
+        for (uint32_t i = 0; i < part->n; i++)
+            sl_reply_chunk(&call->choices[part->first + i]);
         sl_reply_send(call);
     }
     return true;

@@ -96,7 +96,7 @@ static int parse_request_line(slice line, sl_http_head *head)
 
 /* What the headers said that must be said once, or not together. */
 typedef struct {
-    bool host, length, transfer, authorization;
+    bool host, length, transfer, authorization, origin;
 } seen_headers;
 
 static int parse_length(slice value, sl_http_head *head, seen_headers *seen)
@@ -131,6 +131,12 @@ static int parse_header(slice name, slice value, sl_http_head *head, seen_header
         if (seen->host)
             return 400;
         seen->host = true;
+        return copy(value, head->host, sizeof head->host) ? 0 : 400;
+    } else if (is_name(name, "origin")) {
+        if (seen->origin)
+            return 400;
+        seen->origin = true;
+        return copy(value, head->origin, sizeof head->origin) ? 0 : 431;
     } else if (is_name(name, "content-length")) {
         return parse_length(value, head, seen);
     } else if (is_name(name, "transfer-encoding")) {

@@ -14,8 +14,9 @@ enum {
 
 /* What the server wants to know of a request's head. */
 typedef struct sl_http_head {
-    char method[16], path[256]; /* path without the query; no decoding, our paths need none */
-    char authorization[512];    /* value of that header; "" = none */
+    char method[16], path[256];  /* path without the query; no decoding, our paths need none */
+    char authorization[512];     /* value of that header; "" = none */
+    char host[256], origin[256]; /* the same */
     bool http10, keep_alive, chunked, expects_continue;
     uint64_t content_length; /* 0 when chunked or absent */
 } sl_http_head;

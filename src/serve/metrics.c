@@ -24,8 +24,8 @@ static const histogram_kind kinds[SL_METRIC_COUNT] = {
     [SL_METRIC_TTFT] = KIND("time_to_first_token_seconds", "Arrival of a request to its first token", ttft_edges),
     [SL_METRIC_ITL] = KIND("inter_token_latency_seconds", "One token of an answer to the next", itl_edges),
     [SL_METRIC_E2E] = KIND("e2e_request_latency_seconds", "Arrival of a request to its end", request_edges),
-    [SL_METRIC_PREFILL] =
-        KIND("request_prefill_time_seconds", "Submission to the engine to the first token", request_edges),
+    [SL_METRIC_QUEUE] = KIND("request_queue_time_seconds", "Submission to the engine until it ran", request_edges),
+    [SL_METRIC_PREFILL] = KIND("request_prefill_time_seconds", "First running to the first token", request_edges),
     [SL_METRIC_DECODE] = KIND("request_decode_time_seconds", "First token to last", request_edges),
 };
 

@@ -14,9 +14,10 @@ typedef struct sl_histogram {
 } sl_histogram;
 
 typedef enum sl_metric {
-    SL_METRIC_TTFT, /* arrival to first token */
-    SL_METRIC_ITL,  /* one token to the next */
-    SL_METRIC_E2E,  /* arrival to end */
+    SL_METRIC_TTFT,  /* arrival to first token */
+    SL_METRIC_ITL,   /* one token to the next */
+    SL_METRIC_E2E,   /* arrival to end */
+    SL_METRIC_QUEUE, /* submission to the engine until it began to run */
     SL_METRIC_PREFILL,
     SL_METRIC_DECODE,
     SL_METRIC_COUNT

@@ -71,12 +71,18 @@ static void add_chat_logprobs(sl_choice *choice, const sl_sampled *sampled)
     sl_textbuf_text(out, "]}");
 }
 
+/* A token of the lists and where it begins in the text. */
+static void add_listed_token(sl_choice *choice, uint32_t token)
+{
+    add_token_string(&choice->logprobs, token_text(choice->call, token));
+    sl_textbuf_format(&choice->offsets, "%llu", (unsigned long long)choice->n_chars);
+}
+
 static void add_completion_logprobs(sl_choice *choice, const sl_sampled *sampled)
 {
     sl_call *call = choice->call;
-    add_token_string(&choice->logprobs, token_text(call, sampled->token));
+    add_listed_token(choice, sampled->token);
     sl_textbuf_logprob(&choice->token_logprobs, sampled->logprob);
-    sl_textbuf_format(&choice->offsets, "%llu", (unsigned long long)choice->n_chars);
     sl_textbuf *top = &choice->top_logprobs;
     bool listed = false;
     sl_textbuf_text(top, "{");
@@ -96,7 +102,39 @@ static void add_completion_logprobs(sl_choice *choice, const sl_sampled *sampled
     sl_textbuf_text(top, "}");
 }
 
-void sl_reply_token(sl_choice *choice, const sl_sampled *sampled)
+/* Moves the offset over a token's characters. In a prompt the tokenizer's space is also behind control tokens. */
+static void count_chars(sl_choice *choice, uint32_t token, bool of_prompt)
+{
+    const sl_vocab *vocab = sl_bundle_vocab(choice->call->server->bundle);
+    sl_bytes text = sl_vocab_bytes(vocab, token);
+    sl_token_type type = sl_vocab_type(vocab, token);
+    size_t first = choice->at_start && text.n_bytes > 0 && text.bytes[0] == ' ';
+    if (of_prompt && (type == SL_TOKEN_CONTROL || type == SL_TOKEN_USER_DEFINED)) {
+        choice->at_start = sl_vocab_adds_space_prefix(vocab);
+        first = 0;
+    } else if (text.n_bytes > 0) {
+        choice->at_start = false;
+    }
+    for (size_t i = first; i < text.n_bytes; i++)
+        choice->n_chars += ((unsigned char)text.bytes[i] & 0xC0) != 0x80;
+}
+
+void sl_reply_echo(sl_choice *choice, const sl_tokens *prompt, sl_bytes text)
+{
+    size_t n_tail = sl_utf8_incomplete_tail(text.bytes, text.n_bytes);
+    sl_bytes tail = {text.bytes + text.n_bytes - n_tail, n_tail}, complete;
+    sl_textbuf_json_part(&choice->text, text.bytes, text.n_bytes - n_tail);
+    if (n_tail > 0 && sl_detok_push_bytes(&choice->detok, tail, &complete, NULL) != SL_OK) /* the answer may end it */
+        choice->text.failed = true;
+    if (!choice->call->request.logprobs)
+        return;
+    add_listed_token(choice, prompt->ids[0]);
+    sl_textbuf_text(&choice->token_logprobs, "null");
+    sl_textbuf_text(&choice->top_logprobs, "null");
+    count_chars(choice, prompt->ids[0], true);
+}
+
+void sl_reply_token(sl_choice *choice, const sl_sampled *sampled, bool of_prompt)
 {
     if (!choice->call->request.logprobs)
         return;
@@ -109,9 +147,7 @@ void sl_reply_token(sl_choice *choice, const sl_sampled *sampled)
         add_chat_logprobs(choice, sampled);
     else
         add_completion_logprobs(choice, sampled);
-    sl_bytes text = token_text(choice->call, sampled->token);
-    for (size_t i = 0; i < text.n_bytes; i++)
-        choice->n_chars += ((unsigned char)text.bytes[i] & 0xC0) != 0x80;
+    count_chars(choice, sampled->token, of_prompt);
 }
 
 static const char *text_of(const sl_textbuf *text)
@@ -229,6 +265,7 @@ void sl_reply_send(sl_call *call)
 {
     if (call->begun)
         sl_conn_stream(call->conn, call->chunk.bytes, call->chunk.n_bytes);
+    call->quiet &= call->chunk.n_bytes == 0;
     sl_textbuf_clear(&call->chunk);
 }
 
@@ -265,6 +302,19 @@ static bool out_of_memory(const sl_call *call)
     return failed;
 }
 
+void sl_reply_whole(sl_call *call, bool failed)
+{
+    char headers[224] = "";
+    if (failed) {
+        sl_server_refuse(call->server, call->conn, 500, NULL, NULL, 0, "out of memory for the answer");
+        return;
+    }
+    if (call->request.ignored[0])
+        snprintf(headers, sizeof headers, "X-Sluice-Ignored-Fields: %s\r\n", call->request.ignored);
+    sl_server_count(call->server, 200);
+    sl_conn_reply(call->conn, 200, headers, "application/json", call->chunk.bytes, call->chunk.n_bytes);
+}
+
 static void send_whole(sl_call *call)
 {
     sl_textbuf *out = &call->chunk;
@@ -274,15 +324,7 @@ static void send_whole(sl_call *call)
     sl_textbuf_text(out, "],");
     add_usage(call, out);
     sl_textbuf_text(out, "}\n");
-    if (out_of_memory(call)) {
-        sl_server_refuse(call->server, call->conn, 500, NULL, NULL, 0, "out of memory for the answer");
-        return;
-    }
-    char headers[224] = "";
-    if (call->request.ignored[0])
-        snprintf(headers, sizeof headers, "X-Sluice-Ignored-Fields: %s\r\n", call->request.ignored);
-    sl_server_count(call->server, 200);
-    sl_conn_reply(call->conn, 200, headers, "application/json", out->bytes, out->n_bytes);
+    sl_reply_whole(call, out_of_memory(call));
 }
 
 void sl_reply_end(sl_call *call)

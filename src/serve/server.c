@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "base/clock.h"
+#include "serve/origin.h"
 #include "serve/server_impl.h"
 
 #include <errno.h>
@@ -23,8 +24,9 @@ enum {
     OTHER_DESCRIPTORS = 64, /* that are not connections */
     IDLE_S = 75,
     HEAD_S = 10,
-    BODY_S = 60,
-    WRITE_S = 60,
+    CLIENT_S = 60,
+    KEEP_ALIVE_S = 10,
+    SAVE_S = 300, /* what the engine has learned */
     POLL_MS = 20, /* while draining */
 };
 
@@ -143,14 +145,20 @@ static void handle_completion(sl_server *server, sl_conn *conn, const sl_http_he
     begin_call(server, conn, SL_API_COMPLETION, head, n_body);
 }
 
+static void handle_embeddings(sl_server *server, sl_conn *conn, const sl_http_head *head, size_t n_body)
+{
+    begin_call(server, conn, SL_API_EMBEDDING, head, n_body);
+}
+
 static const struct {
     const char *path;
     bool post, prefix; /* prefix: anything may follow */
     handler_fn *handle;
 } routes[] = {
     {"/v1/chat/completions", true, false, handle_chat}, {"/v1/completions", true, false, handle_completion},
-    {"/v1/models", false, false, handle_models},        {"/v1/models/", false, true, handle_model},
-    {"/health", false, false, handle_health},           {"/metrics", false, false, handle_metrics},
+    {"/v1/embeddings", true, false, handle_embeddings}, {"/v1/models", false, false, handle_models},
+    {"/v1/models/", false, true, handle_model},         {"/health", false, false, handle_health},
+    {"/metrics", false, false, handle_metrics},
 };
 
 static bool is_route(size_t i, const char *path)
@@ -159,10 +167,26 @@ static bool is_route(size_t i, const char *path)
                             : strcmp(path, routes[i].path) == 0;
 }
 
+/* Pages of other sites are turned away. */
+static bool is_stranger(const sl_server *server, const sl_http_head *head)
+{
+    const char *own = server->options.host;
+    bool nameless = head->http10 && head->host[0] == '\0'; /* no browser's */
+    return server->guarded && ((!nameless && !sl_host_is_local(head->host, own)) ||
+                               (head->origin[0] != '\0' && !sl_origin_is_local(head->origin, own)));
+}
+
 /* Keys are asked for before a body is taken in. */
 static int on_head(void *user, const sl_http_head *head, const char **message)
 {
     sl_server *server = user;
+    if (is_stranger(server, head)) {
+        sl_server_count(server, 403);
+        *message =
+            "Host or Origin names another site: without keys only this machine may ask, and no page of elsewhere in "
+            "its browser (--api-key-file or --no-auth change that)";
+        return 403;
+    }
     if (!server->options.keys || strncmp(head->path, "/v1/", 4) != 0 ||
         sl_keys_find(server->options.keys, head->authorization) > 0)
         return 0;
@@ -266,6 +290,18 @@ static void on_poll(evutil_socket_t fd, short what, void *user)
         event_base_loopbreak(server->base);
 }
 
+static void save_cost(void *user)
+{
+    sl_service_save_cost(((sl_server *)user)->service);
+}
+
+/* A crash should not lose all that was learned. It may wait for the disk: not here. */
+static void on_save(evutil_socket_t fd, short what, void *user)
+{
+    sl_server *server = user;
+    (void)!sl_jobs_submit(server->jobs, save_cost, server, NULL);
+}
+
 /* ---- opening ---- */
 
 static bool is_loopback(const struct sockaddr *address)
@@ -298,13 +334,15 @@ static sl_status listen_at(sl_server *server, const struct sockaddr *address, so
         SL_FAIL(err, SL_ERR_ARGUMENT,
                 "%s can be reached from other machines: give --api-key-file FILE, or --no-auth if anybody may use it",
                 options->host);
+    int client_s = (int)(options->client_s ? options->client_s : CLIENT_S);
+    server->guarded = is_loopback(address) && !options->keys && !options->no_auth;
     sl_http_options http = {.max_connections = most_connections(options->max_connections),
                             .max_body = options->max_body ? options->max_body : DEFAULT_BODY,
                             .max_all_bodies = MAX_ALL_BODIES,
                             .idle_s = IDLE_S,
                             .head_s = HEAD_S,
-                            .body_s = BODY_S,
-                            .write_s = WRITE_S,
+                            .body_s = client_s,
+                            .write_s = client_s,
                             .on_head = on_head,
                             .on_request = on_request,
                             .on_gone = on_gone,
@@ -344,11 +382,13 @@ static sl_status open_events(sl_server *server, sl_err *err)
     server->signals[0] = evsignal_new(server->base, SIGTERM, on_signal, server);
     server->signals[1] = evsignal_new(server->base, SIGINT, on_signal, server);
     server->poll = event_new(server->base, -1, EV_PERSIST, on_poll, server);
-    if (!server->wake || !server->signals[0] || !server->signals[1] || !server->poll)
+    server->save = event_new(server->base, -1, EV_PERSIST, on_save, server);
+    if (!server->wake || !server->signals[0] || !server->signals[1] || !server->poll || !server->save)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for an event loop");
     event_add(server->wake, NULL);
     event_add(server->signals[0], NULL);
     event_add(server->signals[1], NULL);
+    event_add(server->save, &(struct timeval){.tv_sec = SAVE_S});
     return SL_OK;
 }
 
@@ -369,7 +409,12 @@ sl_status sl_server_open(const sl_bundle *bundle, const sl_server_options *optio
     if (!server)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for a server");
     server->options = *options;
+    if (options->keep_alive_s == 0)
+        server->options.keep_alive_s = KEEP_ALIVE_S;
+    if (options->pooling == SL_POOLING_NONE)
+        server->options.pooling = sl_bundle_pooling(bundle);
     server->bundle = bundle;
+    server->retry_s = 1;
     server->wake_fd = -1;
     server->started_s = (int64_t)time(NULL);
     uint8_t *cache_key = server->options.service.engine.cache_key;
@@ -395,7 +440,7 @@ void sl_server_close(sl_server *server)
 {
     if (!server)
         return;
-    struct event *events[] = {server->wake, server->signals[0], server->signals[1], server->poll};
+    struct event *events[] = {server->wake, server->signals[0], server->signals[1], server->poll, server->save};
     sl_http_drop(server->http); /* ends the calls, but for those whose text is being read … */
     sl_jobs_close(server->jobs);
     take_done(server); /* … which end here */

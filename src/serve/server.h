@@ -18,6 +18,9 @@ typedef struct sl_server_options {
     uint32_t max_connections; /* 0 = 4096, or less where descriptors are short */
     size_t max_body;          /* bytes; 0 = 16 MiB */
     uint32_t n_text_threads;  /* 0 = 1 */
+    uint32_t client_s;        /* most seconds for sending a body, or for taking none of an answer; 0 = 60 */
+    uint32_t keep_alive_s;    /* a stream that has nothing to say gets a comment so often; 0 = 10 */
+    sl_pooling pooling;       /* of embeddings; NONE = as the model wants */
     sl_service_options service;
 } sl_server_options;
 

@@ -20,34 +20,45 @@ struct sl_server {
     sl_jobs *jobs;
     struct event_base *base;
     sl_http *http;
-    struct event *wake, *signals[2], *poll;
+    struct event *wake, *signals[2], *poll, *save;
     int wake_fd;
+    bool guarded; /* only programs of this machine may ask, no pages of other sites: see origin.h */
     char address[80], fingerprint[64];
     int64_t started_s; /* wall clock */
     sl_metrics metrics;
     uint32_t n_calls, n_signals;
+    int retry_s; /* when the client that was refused last should come back */
     uint64_t last_call, nonce;
     pthread_mutex_t done_lock;
     sl_call *done; /* calls whose text job has ended; under done_lock */
 };
 
-/* One answer of a call. */
+/* One answer of a call, or the embedding of one of its inputs. */
 typedef struct sl_choice {
     sl_call *call;
     uint32_t index;
-    sl_ticket *ticket;
     sl_detok detok;
-    bool accepted, finished;
+    bool finished;
     /* What has not been sent yet; without streaming, all of it. */
-    sl_textbuf text;                                  /* as the inside of a JSON string */
+    sl_textbuf text;                                  /* as the inside of a JSON string; an embedding's object */
     sl_textbuf logprobs;                              /* comma-separated: content of a chat, tokens of a completion */
     sl_textbuf token_logprobs, top_logprobs, offsets; /* a completion's further lists */
     uint64_t n_chars;                                 /* of the tokens so far */
+    bool at_start;                                    /* a space that begins the text is not shown */
     int64_t last_us;                                  /* when the last token came; 0 = none yet */
     sl_event end;
 } sl_choice;
 
-/* A request to generate, from its arrival to the last byte of its answer. */
+/* What the engine gets of a call as one request: choices of a prompt, or one input to embed. */
+typedef struct sl_part {
+    sl_call *call;
+    sl_ticket *ticket; /* NULL: not submitted yet, or read to its end */
+    uint32_t first, n; /* its choices */
+    uint32_t n_finished;
+    bool accepted;
+} sl_part;
+
+/* A request to generate or embed, from its arrival to the last byte of its answer. */
 struct sl_call {
     sl_server *server;
     sl_conn *conn; /* NULL: the client has gone */
@@ -60,12 +71,16 @@ struct sl_call {
     sl_status status;
     sl_api_error error;
     bool in_job, begun, paused; /* begun: status and headers are out; paused: the client does not keep up */
+    bool quiet;                 /* nothing was sent since the timer ran */
+    struct event *timer;        /* of a stream: tells the client that it is still worked on */
     int64_t arrived_us;
     int64_t created;
     char id[48];
     sl_textbuf head, chunk; /* first part of each chunk; the one that is being written */
     sl_choice *choices;
-    uint32_t n_choices, n_accepted, n_finished;
+    sl_part *parts;
+    uint32_t n_choices, n_finished;
+    uint32_t n_parts, n_submitted, n_accepted; /* parts go to the engine in order */
 };
 
 /* ---- call.c ---- */
@@ -76,8 +91,8 @@ void sl_call_begin(sl_server *server, sl_conn *conn, sl_api_kind kind, uint64_t 
 void sl_call_prepared(sl_call *call);
 /* The client has gone. */
 void sl_call_abandon(sl_call *call);
-/* Reads what a choice's ticket has, as far as the client keeps up. False when that ended the call. */
-bool sl_call_read(sl_choice *choice);
+/* Reads what a part's ticket has, as far as the client keeps up. False when that ended the call. */
+bool sl_call_read(sl_part *part);
 /* The client has taken what waited for it. */
 void sl_call_drained(sl_call *call);
 
@@ -88,7 +103,9 @@ void sl_reply_head(sl_call *call);
 /* First chunk of a chat's choice: the role. */
 void sl_reply_role(sl_choice *choice);
 /* Adds a token's log-probabilities to what is not sent yet. */
-void sl_reply_token(sl_choice *choice, const sl_sampled *sampled);
+void sl_reply_token(sl_choice *choice, const sl_sampled *sampled, bool of_prompt);
+/* Adds an echoed prompt's text, and its first token, which has no log-probability. */
+void sl_reply_echo(sl_choice *choice, const sl_tokens *prompt, sl_bytes text);
 /* Writes a chunk of the choice's text and log-probabilities that are not sent yet, if there are any. */
 void sl_reply_chunk(sl_choice *choice);
 /* Last chunk of a choice. */
@@ -97,8 +114,17 @@ void sl_reply_finish(sl_choice *choice);
 void sl_reply_send(sl_call *call);
 /* Ends a stream: usage, if wanted, and [DONE]; or sends the whole answer. */
 void sl_reply_end(sl_call *call);
+/* Sends the answer that stands in chunk; failed: memory was short for it. */
+void sl_reply_whole(sl_call *call, bool failed);
 /* Ends a stream with an error. */
 void sl_reply_stream_error(sl_call *call, const char *message);
+
+/* ---- reply_embedding.c ---- */
+
+/* Writes an input's embedding into its choice. */
+void sl_reply_embedding(sl_choice *choice, const float *embedding, uint32_t n);
+/* Sends the whole answer. */
+void sl_reply_embeddings(sl_call *call);
 
 /* ---- server.c ---- */
 

@@ -33,13 +33,14 @@ static body read_chunked(const char *bytes, size_t n_bytes, size_t step)
 
 static void check_body(const char *bytes, size_t n_bytes)
 {
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < SL_API_COUNT; kind++) {
         sl_api_request request;
         sl_api_error error = {0};
         if (sl_api_parse((sl_api_kind)kind, bytes, n_bytes, &request, &error) != SL_OK) {
             if (error.status < 400 || error.message[0] == '\0')
                 abort();
-        } else if (request.n < 1 || request.n > SL_API_MAX_CHOICES || request.max_tokens < 1 ||
+        } else if (request.n < 1 || request.n > SL_API_MAX_CHOICES ||
+                   (request.max_tokens < 1 && !request.echo && kind != SL_API_EMBEDDING) ||
                    !(request.sampling.temperature >= 0 && request.sampling.temperature <= 100)) {
             abort();
         }

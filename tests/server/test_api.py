@@ -1,6 +1,8 @@
 """What OpenAI's official client sees. Answers are compared with those of `sluice run`."""
 
+import base64
 import json
+import struct
 import subprocess
 import threading
 
@@ -127,6 +129,162 @@ class Api(harness.Case):
             self.assertEqual(max(top.values()), logprob)
         self.assertEqual(lists.text_offset[0], 0)
 
+    def test_choices(self):
+        """Choice k is the same however many there are and however the server divides them."""
+        other = running.Server(self, "--parallel", 7)
+        fields = {"prompt": "Once upon a time there was", "max_tokens": 12, "seed": 9, "logprobs": 1}
+        many = self.complete(n=6, **fields)
+        texts = [choice.text for choice in many.choices]
+        self.assertEqual(len(set(texts)), 6)
+        self.assertEqual([choice.index for choice in many.choices], list(range(6)))
+        self.assertEqual(texts[0], self.complete(**fields).choices[0].text)
+        again = self.make_client(other).completions.create(model=other.name, n=6, **fields)
+        self.assertEqual([(choice.text, choice.logprobs) for choice in again.choices],
+                         [(choice.text, choice.logprobs) for choice in many.choices])
+        self.assertEqual((many.usage.prompt_tokens, many.usage.completion_tokens),
+                         (self.complete(**fields).usage.prompt_tokens, 72))
+        chat = self.chat(n=5, max_tokens=6, seed=4, stream=True)
+        ends = [chunk.choices[0].index for chunk in chat if chunk.choices[0].finish_reason]
+        self.assertEqual(sorted(ends), list(range(5)))
+
+    def test_echo(self):
+        prompt = "Once upon a time"
+        plain = self.complete(prompt=prompt, max_tokens=8, temperature=0, logprobs=2)
+        echoed = self.complete(prompt=prompt, max_tokens=8, temperature=0, logprobs=2, echo=True)
+        text, lists, own = echoed.choices[0].text, echoed.choices[0].logprobs, plain.choices[0].logprobs
+        self.assertEqual(text, prompt + plain.choices[0].text)
+        n = echoed.usage.prompt_tokens
+        self.assertEqual(echoed.usage, plain.usage)
+        self.assertEqual(len(lists.tokens), n + 8)
+        self.assertEqual((lists.token_logprobs[0], lists.top_logprobs[0]), (None, None))
+        self.assertEqual(lists.tokens[n:], own.tokens)
+        self.assertEqual(lists.token_logprobs[n:], own.token_logprobs)
+        self.assertEqual(lists.text_offset[n:], [len(prompt) + offset for offset in own.text_offset])
+        for i in range(1, n + 8):
+            self.assertLess(lists.token_logprobs[i], 0)
+            self.assertIn(lists.token_logprobs[i], lists.top_logprobs[i].values())
+            self.assertGreaterEqual(len(lists.top_logprobs[i]), 2)
+        for token, offset in zip(lists.tokens[1:n], lists.text_offset[1:n]):
+            self.assertEqual(text[offset:].lstrip()[:len(token.lstrip())], token.lstrip())
+        # The scores alone; in a stream; with several choices.
+        scored = self.complete(prompt=prompt, max_tokens=0, logprobs=2, echo=True)
+        self.assertEqual((scored.choices[0].text, scored.choices[0].finish_reason), (prompt, "length"))
+        self.assertEqual(scored.usage.completion_tokens, 0)
+        self.assertEqual(scored.choices[0].logprobs.token_logprobs, lists.token_logprobs[:n])
+        self.assertEqual(self.complete(prompt=prompt, max_tokens=0, echo=True).choices[0].text, prompt)
+        chunks = [chunk.choices[0] for chunk in
+                  self.complete(prompt=prompt, max_tokens=8, temperature=0, logprobs=2, echo=True, stream=True)]
+        self.assertEqual("".join(chunk.text for chunk in chunks), text)
+        self.assertEqual([value for chunk in chunks if chunk.logprobs for value in chunk.logprobs.token_logprobs],
+                         lists.token_logprobs)
+        for choice in self.complete(prompt=[prompt, prompt], n=3, max_tokens=2, logprobs=2, echo=True).choices:
+            self.assertEqual(choice.logprobs.token_logprobs[:n], lists.token_logprobs[:n])
+
+    def test_scores_are_those_of_generation(self):
+        """What the model gave its own tokens is what it gives them as a prompt."""
+        ids = [int(word) for word in self.output("tokenize", "-m", self.server.model, stdin=b"Once upon").split()]
+        made = self.complete(prompt=ids, max_tokens=20, logprobs=0, seed=3,
+                             extra_body={"ignore_eos": True, "allowed_token_ids": list(range(60, 120))})
+        tokens, expected = made.choices[0].logprobs.tokens, made.choices[0].logprobs.token_logprobs
+        by_text = {self.complete(prompt=[token], max_tokens=0, echo=True, logprobs=0).choices[0].logprobs.tokens[0]: token
+                   for token in range(60, 120)}
+        again = self.complete(prompt=ids + [by_text[token] for token in tokens], max_tokens=0, echo=True, logprobs=0)
+        self.assertEqual(again.choices[0].logprobs.token_logprobs[len(ids):], expected)
+
+    def test_long_echo(self):
+        """Scores of a prompt that fills the context, in a stream that is read late."""
+        answer = self.complete(prompt=[[70 + i % 40 for i in range(256)]], max_tokens=0, echo=True, logprobs=20)
+        self.assertEqual(len(answer.choices[0].logprobs.tokens), 256)
+
+    def test_bad_words(self):
+        fields = {"prompt": "Once upon", "max_tokens": 30, "seed": 2, "logprobs": 0}
+        tokens = self.complete(**fields, extra_body={"ignore_eos": True}).choices[0].logprobs.tokens
+        word = next(token for token in tokens if token.strip().isalnum())
+        free = self.complete(**fields, extra_body={"ignore_eos": True, "bad_words": [word]}).choices[0]
+        self.assertNotIn(word, free.logprobs.tokens)
+        self.assertEqual(free.logprobs.tokens[:tokens.index(word)], tokens[:tokens.index(word)])
+
+    def embed(self, **fields):
+        return self.client.embeddings.create(model=self.server.name, **fields)
+
+    def test_embeddings(self):
+        texts = ["Hello there", "Once upon a time", "x"]
+        ids = [[int(word) for word in self.output("tokenize", "-m", self.server.model, stdin=text.encode()).split()]
+               for text in texts]
+        answer = self.embed(input=texts, encoding_format="float")
+        vectors = [item.embedding for item in answer.data]
+        self.assertEqual([(item.index, item.object) for item in answer.data], [(i, "embedding") for i in range(3)])
+        self.assertEqual((answer.usage.prompt_tokens, answer.usage.total_tokens), (sum(map(len, ids)),) * 2)
+        for vector in vectors:
+            self.assertAlmostEqual(sum(x * x for x in vector), 1, 5)
+        self.assertEqual(len({tuple(vector) for vector in vectors}), 3)
+        self.assertEqual([item.embedding for item in self.embed(input=ids, encoding_format="float").data], vectors)
+        self.assertEqual(self.embed(input=texts[1], encoding_format="float").data[0].embedding, vectors[1])
+        self.assertEqual(self.embed(input=ids[1], dimensions=len(vectors[0]), encoding_format="float")
+                         .data[0].embedding, vectors[1])
+        status, raw = self.server.json("POST", "/v1/embeddings", {"input": texts, "encoding_format": "base64"})
+        self.assertEqual(status, 200)
+        for item, vector in zip(raw["data"], vectors):
+            floats = struct.unpack(f"<{len(vector)}f", base64.b64decode(item["embedding"], validate=True))
+            self.assertEqual([struct.unpack("<f", struct.pack("<f", x))[0] for x in vector], list(floats))
+        self.assertEqual(raw["model"], self.server.name)
+        last = running.Server(self, "--pooling", "last")
+        other = last.json("POST", "/v1/embeddings", {"input": texts[0]})[1]["data"][0]["embedding"]
+        self.assertNotEqual(other, vectors[0])
+        self.assert_bad("dimensions", lambda: self.embed(input="x", dimensions=5))
+        self.assert_bad("input", lambda: self.embed(input=[]))
+        self.assert_bad("input", lambda: self.embed(input=["x", 5]))
+        self.assert_bad("input", lambda: self.embed(input=["x"] * 2049))
+        self.assert_bad("input", lambda: self.embed(input=[1] * 257), code="context_length_exceeded")
+        self.assertEqual(len(self.embed(input=[1] * 256).data), 1)
+        self.assert_bad(None, lambda: self.embed(input=[[70], [5_000_000]]))
+
+    def test_many_embeddings(self):
+        """More inputs than requests may be there at once, beside an answer that goes on."""
+        server = running.Server(self, "--parallel", 2, "--max-requests", 3)
+        client = self.make_client(server)
+        stream = client.completions.create(model=server.name, prompt="x", max_tokens=200, stream=True,
+                                           extra_body={"ignore_eos": True})
+        answer = client.embeddings.create(model=server.name, input=[[70 + i % 100, 5] for i in range(300)],
+                                          encoding_format="float")
+        self.assertEqual([item.index for item in answer.data], list(range(300)))
+        self.assertEqual(answer.data[7].embedding, answer.data[107].embedding)
+        self.assertNotEqual(answer.data[7].embedding, answer.data[8].embedding)
+        self.assertEqual(answer.usage.prompt_tokens, 600)
+        self.assertEqual([chunk.choices[0].finish_reason for chunk in stream][-1], "length")
+        metrics = server.metrics()
+        self.assertEqual(metrics["vllm:request_queue_time_seconds_count"], 301)
+        self.assertEqual(metrics['vllm:request_success_total{finished_reason="stop"}'], 300)
+
+    def test_priority(self):
+        """Among those that wait the higher priority is first, whenever it came."""
+        server = running.Server(self, "--parallel", 1)
+        first, order = [], []
+
+        def ask(priority):
+            body = {"prompt": "x", "max_tokens": 240, "ignore_eos": True, "priority": priority,
+                    "ttft_target_ms": 500, "itl_target_ms": 100.5}
+            status, _ = server.json("POST", "/v1/completions", body)
+            first.append(status)
+            order.append(priority)
+        with server.connect() as holder:
+            holder.sendall(running.request("POST", "/v1/completions", {"prompt": "x", "n": 100, "max_tokens": 250,
+                                                                       "ignore_eos": True, "priority": 10}))
+            server.wait_for(running.is_busy)
+            threads = []
+            for i, priority in enumerate((-5, 0, 5)):
+                threads.append(threading.Thread(target=ask, args=(priority,)))
+                threads[-1].start()
+                server.wait_for(lambda metrics, i=i: metrics["vllm:num_requests_waiting"] +
+                                metrics["vllm:num_requests_running"] >= 101 - self.done(metrics) + i)
+        for thread in threads:
+            thread.join()
+        self.assertEqual((first, order), ([200] * 3, [5, 0, -5]))
+
+    @staticmethod
+    def done(metrics):
+        return sum(value for name, value in metrics.items() if name.startswith("vllm:request_success_total"))
+
     def test_logit_bias(self):
         tokens = self.complete(prompt="x", max_tokens=4, logit_bias={"70": 100}, logprobs=0).choices[0].logprobs.tokens
         self.assertEqual(len(set(tokens)), 1)
@@ -189,7 +347,7 @@ class Api(harness.Case):
         self.assertEqual(metrics["vllm:generation_tokens_total"], 15)
         self.assertEqual(metrics['vllm:request_success_total{finished_reason="length"}'], 3)
         for name, count in {"time_to_first_token": 3, "inter_token_latency": 12, "e2e_request_latency": 3,
-                            "request_prefill_time": 3, "request_decode_time": 3}.items():
+                            "request_queue_time": 3, "request_prefill_time": 3, "request_decode_time": 3}.items():
             self.assertEqual(metrics[f"vllm:{name}_seconds_count"], count)
             self.assertEqual(metrics[f'vllm:{name}_seconds_bucket{{le="+Inf"}}'], count)
             self.assertGreater(metrics[f"vllm:{name}_seconds_sum"], 0)
@@ -224,7 +382,9 @@ class Api(harness.Case):
         image = [{"type": "image_url", "image_url": {"url": "data:,"}}]
         self.assert_bad("messages", lambda: self.chat(messages=[{"role": "user", "content": image}]))
         self.assert_bad("top_logprobs", lambda: self.chat(top_logprobs=2))
-        self.assert_bad("echo", lambda: self.complete(prompt="x", echo=True))
+        self.assert_bad("echo", lambda: self.chat(extra_body={"echo": True}))
+        self.assert_bad("max_tokens", lambda: self.complete(prompt="x", max_tokens=0))
+        self.assert_bad("bad_words", lambda: self.complete(prompt="x", extra_body={"bad_words": ["word " * 200]}))
         self.assert_bad("messages", lambda: self.chat(messages=[{"role": "user", "content": "long " * 300}]),
                         code="context_length_exceeded")
         self.assert_bad("prompt", lambda: self.complete(prompt=[1] * 256), code="context_length_exceeded")
@@ -241,12 +401,22 @@ class Api(harness.Case):
         self.assertEqual(answer.headers["x-sluice-ignored-fields"], "num_ctx, keep_alive")
 
     def test_too_many(self):
-        server = running.Server(self, "--parallel", 1, "--max-requests", 2)
+        server = running.Server(self, "--parallel", 1, "--max-requests", 100)
         client = self.make_client(server)
-        with self.assertRaises(openai.RateLimitError) as caught:
-            client.completions.create(model=server.name, prompt="x", n=3)
-        self.assertEqual(caught.exception.response.headers["retry-after"], "1")
-        self.assertEqual(len(client.completions.create(model=server.name, prompt="x", n=2).choices), 2)
+        self.assert_bad("n", lambda: client.completions.create(model=server.name, prompt="x", n=101))  # never
+        with server.connect() as holder:
+            holder.sendall(running.request("POST", "/v1/completions", {"prompt": "x", "n": 100, "max_tokens": 250,
+                                                                       "ignore_eos": True}))
+            server.wait_for(running.is_busy)
+            with self.assertRaises(openai.RateLimitError) as caught:
+                client.completions.create(model=server.name, prompt="x", n=50)
+            self.assertRegex(caught.exception.response.headers["retry-after"], "^[1-9][0-9]*$")
+            # What can never be answered is no matter of when.
+            self.assert_bad("prompt", lambda: client.completions.create(model=server.name, prompt=[1] * 256),
+                            code="context_length_exceeded")
+            self.assert_bad(None, lambda: client.completions.create(model=server.name, prompt=[5_000_000]))
+        server.wait_for(running.is_idle)
+        self.assertEqual(len(client.completions.create(model=server.name, prompt="x", n=100).choices), 100)
 
     def test_keys(self):
         keys = self.home / "keys"

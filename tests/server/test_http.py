@@ -1,6 +1,7 @@
 """HTTP by hand: limits, deadlines, clients that vanish or do not read, hostile bodies, shutting down."""
 
 import json
+import re
 import signal
 import socket
 import time
@@ -108,7 +109,7 @@ class Http(harness.Case):
 
     def test_limits(self):
         self.start("--max-body", 1)
-        post = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n"
+        post = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
         chunked = post + b"Transfer-Encoding: chunked\r\n\r\n"
         self.assert_refused(431, post + b"X: " + b"x" * 20000)
         self.assert_refused(431, post + b"X: y\r\n" * 100 + b"\r\n")
@@ -133,6 +134,88 @@ class Http(harness.Case):
             self.assertEqual(reader.response()[0], 408)
             self.assertTrue(9 < time.monotonic() - started < 20)
         self.assert_alive()
+
+    def test_slow_body(self):
+        server = self.start("--client-timeout", 2)
+        with server.connect() as connection:
+            reader, started = Reader(connection), time.monotonic()
+            connection.sendall(request("POST", "/v1/completions", headers={"Content-Length": 1000}))
+            while not readable(connection, 0.2):
+                connection.sendall(b" ")  # that some bytes come does not help
+            self.assertEqual(reader.response()[0], 408)
+            self.assertTrue(1.5 < time.monotonic() - started < 20)
+            self.assertTrue(reader.at_end())
+        self.assert_alive()
+
+    def test_unread_answer(self):
+        """A client that takes nothing of its answer is disconnected, though there is room for all of it."""
+        server = self.start("--parallel", 8, "--client-timeout", 1, "--client-buffer", 100000)
+        with server.connect(receive_buffer=4096) as connection:
+            connection.sendall(request("POST", "/v1/completions", {**LONG, "stream": True, "logprobs": 20}))
+            server.wait_for(is_busy)
+            server.wait_for(lambda metrics: metrics["sluice:connections"] == 1)
+            self.assertEqual(server.metrics()["sluice:slow_readers_total"], 0)
+            with self.assertRaises((ConnectionResetError, EOFError)):
+                Reader(connection).response()
+        server.wait_for(is_idle)
+        self.assert_alive()
+
+    def test_silent_stream(self):
+        """A stream that has to wait gets comments meanwhile."""
+        server = self.start("--parallel", 1, "--max-requests", 2000, "--keep-alive", 1)
+        others = [server.connect() for _ in range(10)]
+        for other in others:
+            other.sendall(request("POST", "/v1/completions", {**LONG, "priority": 5}))
+        server.wait_for(is_busy)
+        with server.connect() as connection:
+            connection.sendall(request("POST", "/v1/completions", {**SHORT, "stream": True}))
+            reader = Reader(connection)
+            self.assertEqual(reader.head()[0], 200)
+            self.assertEqual(reader.chunk(), b": still working\n\n")
+            for other in others:
+                other.close()
+            body = b""
+            while piece := reader.chunk():
+                body += piece
+            pieces = [piece for piece in body.split(b"\n\n") if not piece.startswith(b":")]
+            self.assertEqual(len(events(b"\n\n".join(pieces))[-1]["choices"]), 1)
+        self.assert_alive()
+
+    def test_pages_of_other_sites(self):
+        """Without keys on the loopback: neither by rebinding their name nor by sending blindly."""
+        keys = self.home / "keys"
+        keys.write_text("secret\n")
+        server = self.start()
+        open_server = running.Server(self, "--no-auth")
+        keyed = running.Server(self, "--api-key-file", keys)
+        for headers, expected in (({"Host": f"127.0.0.1:{server.port}"}, 200), ({"Host": "[::1]:80"}, 200),
+                                  ({"Host": "rebound.example.com"}, 403), ({"Host": ""}, 403),
+                                  ({"Host": "localhost.example.com:80"}, 403),
+                                  ({"Origin": "http://localhost:3000"}, 200), ({"Origin": "null"}, 403),
+                                  ({"Origin": "https://example.com"}, 403),
+                                  ({"Origin": "chrome-extension://abcdef"}, 200)):
+            for path in ("/v1/completions", "/health"):
+                method, body = ("POST", SHORT) if path != "/health" else ("GET", None)
+                status, _, answer = server.ask(method, path, body, headers)
+                self.assertEqual(status, expected, headers)
+                if status == 403:
+                    self.assertIn("--no-auth", json.loads(answer)["error"]["message"])
+            self.assertEqual(open_server.ask("POST", "/v1/completions", SHORT, headers)[0], 200)
+            self.assertEqual(keyed.ask("POST", "/v1/completions", SHORT,
+                                       {**headers, "Authorization": "Bearer secret"})[0], 200)
+
+    def test_learned_costs_are_kept(self):
+        server = self.start()
+        server.json("POST", "/v1/completions", {**SHORT, "max_tokens": 200, "ignore_eos": True})
+        server.process.send_signal(signal.SIGTERM)
+        self.end(server)
+        texts = list((self.home / "cache").rglob("cost-*.txt")) + list((self.home / ".cache").rglob("cost-*.txt"))
+        self.assertEqual(len(texts), 1)
+        steps = lambda: int(re.search(r"^steps (\d+)$", texts[0].read_text(), re.M).group(1))
+        first = steps()
+        self.assertGreaterEqual(first, 64)
+        self.output("run", "-m", harness.FILES[0], "--raw", "-p", "x", "-n", "100", "--temp", "0")
+        self.assertGreater(steps(), first)
 
     def test_hostile_json(self):
         server = self.start()

@@ -9,6 +9,7 @@
 #include "serve/http_parse.h"
 #include "serve/keys.h"
 #include "serve/metrics.h"
+#include "serve/origin.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -97,6 +98,56 @@ static void test_head_byte_by_byte(void **state)
     for (size_t n = 0; n < n_head; n++)
         assert_int_equal(sl_http_head_length(text, n, &scanned), 0);
     assert_int_equal(sl_http_head_length(text, sizeof text - 1, &scanned), n_head);
+}
+
+/* ---- who asks ---- */
+
+static void test_origins(void **state)
+{
+    static const char *const local[] = {"localhost", "LocalHost:8080", "a.localhost:1", "127.0.0.1", "127.9.9.9:80",
+                                        "[::1]",     "[::1]:8080",     "mybox",         "mybox:80"};
+    static const char *const strange[] = {"",
+                                          ":80",
+                                          "example.com",
+                                          "example.com:8080",
+                                          "localhost.example.com",
+                                          "127.0.0.1.example.com",
+                                          "0.0.0.0",
+                                          "192.168.1.2",
+                                          "127.1",
+                                          "2130706433",
+                                          "[::2]",
+                                          "[::1",
+                                          "::1",
+                                          "[::1]x",
+                                          "localhost:80x",
+                                          "localhost@example.com",
+                                          "localhost:80@example.com",
+                                          ".localhost",
+                                          "xlocalhost",
+                                          "[127.0.0.1]"};
+    static const char *const good[] = {"http://localhost:3000", "https://127.0.0.1",      "http://[::1]:80",
+                                       "HTTP://mybox",          "chrome-extension://abc", "vscode-webview://x",
+                                       "tauri://localhost"};
+    static const char *const bad[] = {
+        "null",    "http://example.com", "https://localhost.example.com:80", "example.com", "://x",
+        "http://", "http:/localhost"};
+    for (size_t i = 0; i < SL_COUNTOF(local); i++)
+        if (!sl_host_is_local(local[i], "mybox"))
+            fail_msg("strange: %s", local[i]);
+    for (size_t i = 0; i < SL_COUNTOF(strange); i++)
+        if (sl_host_is_local(strange[i], "mybox"))
+            fail_msg("local: %s", strange[i]);
+    for (size_t i = 0; i < SL_COUNTOF(good); i++)
+        if (!sl_origin_is_local(good[i], "mybox"))
+            fail_msg("strange: %s", good[i]);
+    for (size_t i = 0; i < SL_COUNTOF(bad); i++)
+        if (sl_origin_is_local(bad[i], "mybox"))
+            fail_msg("local: %s", bad[i]);
+    sl_http_head head;
+    assert_int_equal(parse_head("GET / HTTP/1.1\r\nHost: a:1\r\nOrigin: http://b\r\n\r\n", &head), 0);
+    assert_string_equal(head.host, "a:1");
+    assert_string_equal(head.origin, "http://b");
 }
 
 /* ---- chunks ---- */
@@ -229,7 +280,15 @@ static void test_bad_bodies(void **state)
         {"\"stop_token_ids\":[-1]", "stop_token_ids"},
         {"\"stream\":1", "stream"},
         {"\"stream_options\":{\"include_usage\":true}", "stream_options"},
-        {"\"echo\":true", "echo"},
+        {"\"echo\":1", "echo"},
+        {"\"echo\":true,\"max_tokens\":0,\"n\":2", "n"},
+        {"\"bad_words\":\"x\"", "bad_words"},
+        {"\"bad_words\":[\"\"]", "bad_words"},
+        {"\"bad_words\":[1]", "bad_words"},
+        {"\"priority\":1.5", "priority"},
+        {"\"priority\":1001", "priority"},
+        {"\"ttft_target_ms\":-1", "ttft_target_ms"},
+        {"\"itl_target_ms\":\"1\"", "itl_target_ms"},
         {"\"suffix\":\"x\"", "suffix"},
         {"\"best_of\":2", "best_of"},
         {"\"guided_json\":{\"a\":1}", "guided_json"},
@@ -252,13 +311,45 @@ static void test_bad_bodies(void **state)
     static const char *const bodies[] = {
         "", "[]", "5", "{", "{}", "{\"prompt\":5}", "{\"messages\":[]}", "\xff", "{\"prompt\":\"x\"} x"};
     for (size_t i = 0; i < SL_COUNTOF(bodies); i++)
-        for (int kind = 0; kind < 2; kind++) {
+        for (int kind = 0; kind < SL_API_COUNT; kind++) {
             sl_api_request r;
             sl_api_error error = {0};
             assert_int_not_equal(parse(kind, bodies[i], &r, &error), SL_OK);
             assert_int_equal(error.status, 400);
             sl_api_request_free(&r);
         }
+}
+
+static void test_more_fields(void **state)
+{
+    sl_api_request r;
+    sl_api_error error;
+    assert_int_equal(parse(SL_API_COMPLETION,
+                           "{\"prompt\":\"x\",\"echo\":true,\"max_tokens\":0,\"bad_words\":[\"a\",\" b\"],"
+                           "\"priority\":-7,\"ttft_target_ms\":2.5,\"itl_target_ms\":40}",
+                           &r, &error),
+                     SL_OK);
+    assert_true(r.echo && r.max_tokens == 0 && json_array_size(r.bad_texts) == 2);
+    assert_true(r.priority == -7 && r.ttft_target_us == 2500 && r.itl_target_us == 40000);
+    sl_api_request_free(&r);
+    assert_int_equal(parse(SL_API_EMBEDDING,
+                           "{\"input\":[\"x\"],\"encoding_format\":\"base64\",\"dimensions\":64,\"user\":\"u\"}", &r,
+                           &error),
+                     SL_OK);
+    assert_true(r.base64 && r.dimensions == 64 && r.max_tokens == 0 && r.ignored[0] == '\0');
+    sl_api_request_free(&r);
+    static const char *const bad[][2] = {{"{\"input\":5}", "input"},
+                                         {"{}", "input"},
+                                         {"{\"input\":\"x\",\"encoding_format\":\"int8\"}", "encoding_format"},
+                                         {"{\"input\":\"x\",\"dimensions\":0}", "dimensions"}};
+    for (size_t i = 0; i < SL_COUNTOF(bad); i++) {
+        assert_int_not_equal(parse(SL_API_EMBEDDING, bad[i][0], &r, &error), SL_OK);
+        assert_string_equal(error.param, bad[i][1]);
+        sl_api_request_free(&r);
+    }
+    assert_int_not_equal(parse(SL_API_CHAT, "{\"messages\":[{}],\"echo\":true}", &r, &error), SL_OK);
+    assert_string_equal(error.param, "echo");
+    sl_api_request_free(&r);
 }
 
 static void test_deep_body(void **state)
@@ -361,10 +452,11 @@ static void test_keys(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_head),       cmocka_unit_test(test_bad_heads), cmocka_unit_test(test_head_byte_by_byte),
-        cmocka_unit_test(test_chunks),     cmocka_unit_test(test_defaults),  cmocka_unit_test(test_all_fields),
-        cmocka_unit_test(test_bad_bodies), cmocka_unit_test(test_deep_body), cmocka_unit_test(test_json_text),
-        cmocka_unit_test(test_histogram),  cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_head),        cmocka_unit_test(test_bad_heads), cmocka_unit_test(test_head_byte_by_byte),
+        cmocka_unit_test(test_chunks),      cmocka_unit_test(test_defaults),  cmocka_unit_test(test_all_fields),
+        cmocka_unit_test(test_bad_bodies),  cmocka_unit_test(test_deep_body), cmocka_unit_test(test_json_text),
+        cmocka_unit_test(test_histogram),   cmocka_unit_test(test_keys),      cmocka_unit_test(test_origins),
+        cmocka_unit_test(test_more_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
