@@ -2,12 +2,7 @@
 #ifndef SL_BASE_BYTES_H
 #define SL_BASE_BYTES_H
 
-#include <stddef.h>
-
-typedef struct sl_bytes {
-    const char *bytes;
-    size_t n_bytes;
-} sl_bytes;
+#include <sluice/sluice.h> /* sl_bytes */
 
 typedef struct sl_bytes_list {
     const sl_bytes *items;

@@ -4,14 +4,7 @@
 
 #include <sluice/sluice.h>
 
-typedef enum sl_log_level { SL_LOG_ERROR, SL_LOG_WARN, SL_LOG_INFO, SL_LOG_DEBUG } sl_log_level;
-
-/* Called from any thread with one line, no newline at its end. */
-typedef void sl_log_fn(void *user, sl_log_level level, const char *line);
-
-/* Sets the process-wide hook (NULL: silence). Call before other threads use the library. */
-void sl_log_set(sl_log_fn *fn, void *user, sl_log_level max_level);
-
+/* Gives a message to the hook that sl_log_set has set. */
 void sl_log(sl_log_level level, const char *format, ...) SL_PRINTF(2, 3);
 
 #endif

@@ -12,7 +12,7 @@ enum { DEFAULT_CHUNK = 512, DEFAULT_LOGIT_ROWS = 32, MAX_SEQUENCES = 4096, MAX_C
 const char *sl_finish_name(sl_finish finish)
 {
     static const char *const names[SL_FINISH_COUNT] = {"stop", "length", "cancelled", "error"};
-    return names[finish];
+    return (unsigned)finish < SL_FINISH_COUNT ? names[finish] : "unknown";
 }
 
 sl_engine_model sl_engine_model_of(const sl_model *model)

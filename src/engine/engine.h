@@ -76,15 +76,6 @@ void sl_engine_set_profile(sl_engine *engine, const sl_profile *profile);
 /* Context after defaults. */
 uint32_t sl_engine_context(const sl_engine *engine);
 
-typedef enum sl_finish {
-    SL_FINISH_STOP,   /* a stop token, which is not among the emitted tokens, or a stop string, whose last token is */
-    SL_FINISH_LENGTH, /* max_tokens or the context is used up */
-    SL_FINISH_CANCELLED, /* sl_engine_cancel */
-    SL_FINISH_ERROR,     /* see the event's error; the other sequences go on */
-    SL_FINISH_COUNT
-} sl_finish;
-const char *sl_finish_name(sl_finish finish); /* "stop", "length", "cancelled", "error" */
-
 typedef enum sl_event_kind {
     SL_EVENT_TOKEN,
     SL_EVENT_FINISHED,

@@ -4,14 +4,6 @@
 
 #include "base/status.h"
 
-typedef enum sl_pooling {
-    SL_POOLING_NONE,
-    SL_POOLING_MEAN, /* of all positions */
-    SL_POOLING_LAST, /* the last position's */
-    SL_POOLING_CLS,  /* the first position's */
-    SL_POOLING_COUNT
-} sl_pooling;
-
 /* The embedding of one prompt in the making. */
 typedef struct sl_pooled sl_pooled;
 

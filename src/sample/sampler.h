@@ -4,16 +4,6 @@
 
 #include "base/status.h"
 
-typedef struct sl_logit_bias {
-    uint32_t token;
-    float bias; /* added to the logit */
-} sl_logit_bias;
-
-typedef struct sl_token_list {
-    const uint32_t *tokens;
-    size_t n;
-} sl_token_list;
-
 /* What a request asks of the sampler. Defaults from sl_sample_params_default(): greedy with nothing else on. */
 typedef struct sl_sample_params {
     float temperature;        /* 0 = greedy */
@@ -44,13 +34,6 @@ enum { SL_MAX_BAD_WORDS = 1024, SL_MAX_BAD_WORD = 256 /* tokens of one */ };
  * top_p and min_p 0-1, repetition_penalty 0.01-100, presence and frequency penalty -2 to 2, bias -100 to 100 (the last
  * three as OpenAI's API), tokens in any list below n_vocab, bad words not empty. */
 SL_WARN_UNUSED sl_status sl_sample_params_check(const sl_sample_params *params, uint32_t n_vocab, sl_err *err);
-
-enum { SL_MAX_LOGPROBS = 20 };
-
-typedef struct sl_logprob {
-    uint32_t token;
-    float logprob; /* natural logarithm, of the model's own distribution (before penalties, bias and temperature) */
-} sl_logprob;
 
 typedef struct sl_sampled {
     uint32_t token;

@@ -6,11 +6,6 @@
 
 #include "text/vocab.h"
 
-typedef struct sl_message {
-    const char *role; /* "system", "user", "assistant" */
-    sl_bytes content;
-} sl_message;
-
 typedef struct sl_template sl_template;
 
 /* Compiles n_bytes of Jinja source (at most 1 MiB). SL_ERR_FORMAT with the line for a syntax error, SL_ERR_UNSUPPORTED
