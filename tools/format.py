@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PIN = ROOT / "tools" / "clang-format.txt"
-FOLDERS = ("src", "include", "tests", "bench")
+FOLDERS = ("src", "include", "tests", "bench", "examples")
 
 
 def clang_format():

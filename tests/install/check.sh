@@ -49,6 +49,25 @@ ${CC:-cc} $flags -I"$usr/include" "$stage/user.c" "$usr/lib/libsluice.a" \
     $(PKG_CONFIG_SYSROOT_DIR='' pkg-config --libs $needs) -lm -pthread -o "$stage/user_static"
 "$stage/user_static" >/dev/null || fail "a program with the static library does not run"
 
+# The examples, compiled with the one line that each names; the same answer from both libraries.
+model=$root/tests/golden/tiny_llama.gguf
+export XDG_CACHE_HOME="$stage/cache"
+for name in complete many embed; do
+    # shellcheck disable=SC2046,SC2086
+    ${CC:-cc} $flags "$root/examples/$name.c" -o "$stage/$name" $(pkg-config --cflags --libs sluice)
+    # shellcheck disable=SC2046,SC2086
+    ${CC:-cc} $flags -I"$usr/include" "$root/examples/$name.c" "$usr/lib/libsluice.a" \
+        $(PKG_CONFIG_SYSROOT_DIR='' pkg-config --libs $needs) -lm -pthread -o "$stage/${name}_static"
+    if ! LD_LIBRARY_PATH="$usr/lib" "$stage/$name" "$model" "the quick brown fox" >"$stage/shared.out" 2>"$stage/err"; then
+        grep -q 'no embedding' "$stage/err" && continue # the service makes none yet
+        fail "examples/$name.c does not run: $(cat "$stage/err")"
+    fi
+    "$stage/${name}_static" "$model" "the quick brown fox" >"$stage/static.out" ||
+        fail "examples/$name.c does not run with the static library"
+    test -s "$stage/shared.out" || fail "examples/$name.c says nothing"
+    cmp -s "$stage/shared.out" "$stage/static.out" || fail "examples/$name.c: the two libraries answer differently"
+done
+
 make -s uninstall DESTDIR="$stage" PREFIX=/usr/local LIBDIR=lib >/dev/null
 left=$(find "$usr" ! -type d)
 test -z "$left" || fail "make uninstall left: $left"
