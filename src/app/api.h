@@ -85,6 +85,7 @@ void sl_runner_release(sl_runner *runner);
 struct sl_stream {
     sl_runner *runner;
     sl_stream *next, *prev;
+    sl_stream *next_turn; /* of those that wait for the callback thread */
     uint64_t id;
     sl_output_fn *on_output; /* NULL: it is pulled, and has an inbox of its own and a reference to the runner */
     void *user;
@@ -100,7 +101,8 @@ struct sl_stream {
     sl_output output;
 };
 
-/* Tells what there is of a query with a callback, which is freed when that was the last. On the callback thread. */
-void sl_stream_tell(sl_stream *stream);
+/* Tells the next output of a query with a callback; false when there is none, or it was the last and the query has been
+ * freed. On the callback thread. */
+SL_WARN_UNUSED bool sl_stream_tell(sl_stream *stream);
 
 #endif

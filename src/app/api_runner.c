@@ -11,18 +11,41 @@ enum { DEFAULT_CONTEXT = 4096, DEFAULT_SEQUENCES = 16, DRAIN_POLL_US = 2000 };
 
 /* ---- the callback thread ---- */
 
-/* Runs until the runner closes and no query with a callback is left. */
+/* Waits until a query may have something to tell; false when the runner closes and no query with a callback is left. */
+static bool wait_for_outputs(sl_runner *r)
+{
+    pthread_mutex_lock(&r->lock);
+    bool go_on = !r->closing || r->n_callbacks > 0;
+    pthread_mutex_unlock(&r->lock);
+    if (go_on)
+        sl_sign_wait(&r->sign, -1);
+    return go_on;
+}
+
+/* Queries that have something to tell do so in turns, one output each, so that a callback slower than its query's tokens
+ * leaves room for the others'. */
 static void *callback_main(void *user)
 {
     sl_runner *r = user;
-    for (bool go_on = true; go_on;) {
-        sl_sign_wait(&r->sign, -1);
-        for (sl_ticket *t; (t = sl_inbox_take(r->inbox));)
-            sl_stream_tell(sl_ticket_user(t));
-        pthread_mutex_lock(&r->lock);
-        go_on = !r->closing || r->n_callbacks > 0;
-        pthread_mutex_unlock(&r->lock);
-    }
+    sl_stream *first = NULL, **last = &first;
+    do {
+        for (sl_ticket *t; (t = sl_inbox_take(r->inbox)) || first;) {
+            if (t) {
+                *last = sl_ticket_user(t);
+                last = &(*last)->next_turn;
+                continue;
+            }
+            sl_stream *s = first;
+            first = s->next_turn;
+            if (!first)
+                last = &first;
+            s->next_turn = NULL;
+            if (sl_stream_tell(s)) {
+                *last = s;
+                last = &s->next_turn;
+            }
+        }
+    } while (wait_for_outputs(r));
     return NULL;
 }
 

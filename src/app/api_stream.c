@@ -201,22 +201,22 @@ sl_status sl_runner_submit(sl_runner *runner, const sl_query *query, uint64_t *i
     return open_stream(runner, query, false, &stream, id ? id : &own_id, err);
 }
 
-void sl_stream_tell(sl_stream *s)
+bool sl_stream_tell(sl_stream *s)
 {
     sl_runner *r = s->runner;
     pthread_mutex_lock(&r->lock); /* who submits it may still be in enlist, and s->ticket not written */
     pthread_mutex_unlock(&r->lock);
-    while (sl_ticket_next(s->ticket, &s->event)) {
-        const sl_output *output = make_output(s);
-        if (output)
-            s->on_output(s->user, output);
-        if (!output || !output->last)
-            continue;
-        retire(s);
-        free_stream(s);
-        sl_sign_raise(&r->ended);
-        return;
-    }
+    if (!sl_ticket_next(s->ticket, &s->event))
+        return false;
+    const sl_output *output = make_output(s);
+    if (output)
+        s->on_output(s->user, output);
+    if (!output || !output->last)
+        return true;
+    retire(s);
+    free_stream(s);
+    sl_sign_raise(&r->ended);
+    return false;
 }
 
 /* ---- pulled ---- */
@@ -237,15 +237,13 @@ const sl_output *sl_stream_next(sl_stream *s, int64_t timeout_us)
     if (!s || s->n_ended == s->n_choices)
         return NULL;
     int64_t until_us = sl_sign_deadline(timeout_us);
-    do {
-        sl_inbox_take(s->inbox); /* empty again, it raises the sign for whatever comes from now on */
-        while (sl_ticket_next(s->ticket, &s->event)) {
-            const sl_output *output = make_output(s);
-            if (output)
-                return output;
-        }
-    } while (sl_sign_wait(&s->sign, until_us));
-    return NULL;
+    for (;;) {
+        sl_inbox_take(s->inbox); /* before each look, so that an inbox which is empty raises the sign again */
+        bool found = sl_ticket_next(s->ticket, &s->event);
+        const sl_output *output = found ? make_output(s) : NULL;
+        if (output || (!found && !sl_sign_wait(&s->sign, until_us)))
+            return output;
+    }
 }
 
 void sl_stream_cancel(sl_stream *s)
