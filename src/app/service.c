@@ -35,7 +35,7 @@ struct sl_ticket {
     sl_ticket *next_all, *prev_all;
     sl_ticket *next_command, *next_ready;
     ticket_state state;
-    bool in_commands, in_ready, cancelled, released, overflowed;
+    bool in_commands, in_inbox, taken, cancelled, released, overflowed; /* taken: from the inbox, not read to its end */
     bool predicts;      /* of sl_service_predict: counts nowhere but in n_predictions */
     bool accept_unread; /* ACCEPTED or PREDICTED */
     int64_t accepted_us, wait_us;
@@ -99,11 +99,11 @@ void sl_inbox_close(sl_inbox *inbox)
 /* The lock is held. */
 static void make_ready(sl_ticket *t)
 {
-    if (t->in_ready || t->released)
+    if (t->in_inbox || t->taken || t->released)
         return;
     sl_inbox *inbox = t->inbox;
     bool was_empty = inbox->first == NULL;
-    t->in_ready = true;
+    t->in_inbox = true;
     t->next_ready = NULL;
     *inbox->last = t;
     inbox->last = &t->next_ready;
@@ -119,9 +119,11 @@ sl_ticket *sl_inbox_take(sl_inbox *inbox)
         inbox->first = t->next_ready;
         if (!inbox->first)
             inbox->last = &inbox->first;
+        t->in_inbox = false;
+        t->taken = true;
     }
     pthread_mutex_unlock(&inbox->service->lock);
-    return t; /* in_ready stays set until it is read to its end */
+    return t;
 }
 
 /* Takes a ticket that is being released out of its inbox. The lock is held. */
@@ -361,7 +363,8 @@ bool sl_ticket_next(sl_ticket *t, sl_ticket_event *out)
 {
     pthread_mutex_lock(&t->service->lock);
     bool found = next_event(t, out);
-    t->in_ready &= found;
+    if (!found)
+        t->taken = false; /* one that is read without being taken stays where it is */
     pthread_mutex_unlock(&t->service->lock);
     return found;
 }

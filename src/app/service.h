@@ -47,7 +47,7 @@ SL_WARN_UNUSED sl_status sl_inbox_open(sl_service *service, sl_wake_fn *wake, vo
 void sl_inbox_close(sl_inbox *inbox);
 
 /* Next ticket that has something to read; NULL when there is none. It comes again only after sl_ticket_next has found
- * nothing more. */
+ * nothing more. A ticket may also be read without having been taken; it may then be offered with nothing to read. */
 sl_ticket *sl_inbox_take(sl_inbox *inbox);
 
 /* Submits a request; everything it points to is copied. Its on_event and user are not used (user of the ticket is);

@@ -471,6 +471,30 @@ static void test_choices(void **state)
     close_service(&f);
 }
 
+/* Tickets that are read without being taken stand in the inbox once, whatever comes for them. */
+static void test_reading_untaken(void **state)
+{
+    enum { N = 3 };
+    fixture f;
+    sl_ticket *tickets[N], *taken;
+    open_service(&f, (sl_service_options){.engine = {.n_sequences = N}});
+    for (uint32_t i = 0; i < N; i++)
+        tickets[i] = submit(&f, i, N_TOKENS, NULL);
+    for (uint32_t i = 0; i < N; i++) {
+        answer a = {0};
+        read_to_end(tickets[i], &a);
+    }
+    uint32_t n_taken = 0, seen = 0;
+    while ((taken = sl_inbox_take(f.inbox)) != NULL && n_taken++ < N)
+        for (uint32_t i = 0; i < N; i++)
+            seen |= (uint32_t)(taken == tickets[i]) << i;
+    assert_int_equal(n_taken, N);
+    assert_int_equal(seen, (1 << N) - 1);
+    for (uint32_t i = 0; i < N; i++)
+        sl_ticket_release(tickets[i]);
+    close_service(&f);
+}
+
 /* More choices than the engine has sequences: each gets the engine's reason. */
 static void test_refused_choices(void **state)
 {
@@ -701,6 +725,7 @@ int main(void)
         cmocka_unit_test(test_health),
         cmocka_unit_test(test_idle),
         cmocka_unit_test(test_jobs),
+        cmocka_unit_test(test_reading_untaken),
         cmocka_unit_test(test_choices),
         cmocka_unit_test(test_refused_choices),
         cmocka_unit_test(test_prompt_logprobs),
