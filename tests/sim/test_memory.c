@@ -55,6 +55,16 @@ static void run_until_idle(sl_engine *e)
     check_idle(e);
 }
 
+/* Steps until a count is there. */
+static void run_until(sl_engine *e, const uint32_t *count, uint32_t least)
+{
+    for (uint32_t n_steps = 0; *count < least; n_steps++) {
+        if (n_steps == 10000)
+            fail_msg("no end after %u steps", n_steps);
+        step(e);
+    }
+}
+
 static uint64_t rows_so_far(const sl_engine *e)
 {
     return fake_backend_counts(e->context)->n_rows;
@@ -111,8 +121,7 @@ static void test_prefix_is_computed_once(void **state)
             sl_err err;
             if (late) {
                 require(submit(e, PREFIX, 0, 100, &o[N], &err), &err);
-                while (o[N].n_tokens < 50)
-                    step(e);
+                run_until(e, &o[N].n_tokens, 50);
                 assert_int_equal(rows_so_far(e), PREFIX + 49);
             }
             for (uint32_t i = 0; i < N; i++)
@@ -377,8 +386,7 @@ static void test_push_out_of_a_slot(void **state)
         outcome low[2] = {0}, high = {0};
         submit_with(e, 0, 1, 40, 50, &low[0]);
         submit_with(e, 0, 2, 40, 50, &low[1]);
-        while (low[1].n_tokens < 5)
-            step(e);
+        run_until(e, &low[1].n_tokens, 5);
         submit_with(e, priority, 3, 40, 5, &high);
         step(e);
         assert_int_equal(e->statistics.n_preemptions, priority);
@@ -386,8 +394,7 @@ static void test_push_out_of_a_slot(void **state)
         uint32_t n_tokens = low[0].n_tokens;
         step(e);
         assert_int_equal(low[0].n_tokens, n_tokens + 1); /* the first goes on */
-        while (!high.n_finished)
-            step(e);
+        run_until(e, &high.n_finished, 1);
         assert_int_equal(low[1].n_finished, !priority);
         run_until_idle(e);
         assert_true(low[0].n_tokens == 50 && low[1].n_tokens == 50 && high.n_tokens == 5);
@@ -404,16 +411,13 @@ static void test_push_out_ends(void **state)
     outcome low = {0}, high[N] = {0};
     submit_with(e, -1, 1, 40, 60, &low);
     for (uint32_t i = 0; i < N; i++) {
-        uint32_t n_tokens = low.n_tokens;
-        while (low.n_tokens == n_tokens)
-            step(e);
+        run_until(e, &low.n_tokens, low.n_tokens + 1);
         submit_with(e, 1, 2, 40, 1, &high[i]);
         step(e);
         assert_int_equal(high[i].n_tokens, i < SPARED_AFTER);
     }
     assert_int_equal(e->statistics.n_preemptions, SPARED_AFTER);
-    while (!low.n_finished)
-        step(e);
+    run_until(e, &low.n_finished, 1);
     assert_int_equal(high[N - 1].n_tokens, 0);
     run_until_idle(e);
     assert_true(low.n_tokens == 60 && high[N - 1].n_tokens == 1);
@@ -430,8 +434,7 @@ static void test_push_out_of_memory(void **state)
         outcome first = {0}, low = {0}, high = {0};
         submit_with(e, 1, 1, 320, 100, &first); /* 21 blocks, and more with time */
         submit_with(e, 0, 2, 240, 100, &low);   /* 16 */
-        while (low.n_tokens < 2)
-            step(e);
+        run_until(e, &low.n_tokens, 2);
         submit_with(e, 1, 3, enough ? 200 : 320, 5, &high); /* 13 or 20 */
         step(e);
         assert_int_equal(e->statistics.n_preemptions, enough);
