@@ -172,7 +172,7 @@ typedef struct sl_attention {
     size_t out_stride_elems;
     uint32_t n_heads;
     uint32_t window; /* 0 = full */
-    float scale;     /* usually 1 / sqrt(head_dim) */
+    float scale;     /* positive; usually 1 / sqrt(head_dim) */
     float softcap;   /* 0 = none; s = softcap * tanh(s / softcap) */
     sl_kv_layer kv;
 } sl_attention;

@@ -3,7 +3,9 @@
  *  - 12 queries at a time go through scores, softmax and values while the chunk's K and V (float32, converted once for
  *    all rows of the tile) and their scores stay in the L1 cache;
  *  - up to 6 queries are held in registers, the rescaling of acc happens while it is loaded;
- *  - blocks of 16 positions that no row of a register tile sees have no scores.
+ *  - blocks of 16 positions that no row of a register tile sees have no scores;
+ *  - what comes next (the next chunk, q, out) is asked for a few lines at a time, between register tiles;
+ *  - a split's result is merged while it is in the L1 cache.
  * A query head of a row is one "query" here. A level's file includes this, defines the four functions declared below and
  * calls attention_run. */
 #ifndef SL_KERNEL_X86_ATTENTION_H
@@ -14,7 +16,7 @@
 
 #include <immintrin.h>
 
-enum { TILE_ROWS = 6, TILE_GROUPS = 4, QUERY_BLOCK = 12 };
+enum { TILE_ROWS = 6, TILE_GROUPS = 4, QUERY_BLOCK = 12, LINE_BYTES = 64 };
 
 typedef struct work {
     const sl_attention *args;
@@ -22,18 +24,34 @@ typedef struct work {
     size_t kv_head, dim, padded; /* head_dim; the same rounded up to 16 */
     size_t n_heads, n_queries;   /* query heads of this KV head; n_heads * rows */
     const float *q;              /* the first query's */
+    float *out;                  /* likewise */
     float *score;                /* [QUERY_BLOCK][64] */
     float *acc;                  /* [n_queries][padded], of the split in progress like max and sum */
     float *max, *sum, *keep;     /* [n_queries]; keep: what acc is still to be multiplied with */
     float *all_max, *all_sum;    /* [n_queries], of the splits so far */
     float *k;                    /* [dim][64] of the chunk */
     float *v;                    /* [64][padded] of the chunk */
+    bool partial;                /* one split, which another worker merges with the others */
 } work;
 
 typedef struct query_block {
     size_t first, n; /* queries */
     span seen[QUERY_BLOCK];
 } query_block;
+
+/* Keys and values of the next chunk on their way to the L2 cache, some lines before each register tile: many at once
+ * would fill the buffers for misses and hold up the arithmetic. */
+typedef struct ahead {
+    size_t position, end; /* of the block whose part comes next; where to stop */
+    bool values;          /* its values come next */
+    const char *line;     /* of the part in progress */
+    size_t n_lines, per_tile;
+} ahead;
+
+static inline size_t lines_of(size_t n_bytes)
+{
+    return (n_bytes + LINE_BYTES - 1) / LINE_BYTES;
+}
 
 /* ---- a level's part ---- */
 
@@ -99,45 +117,82 @@ static void load_values(const work *w, const uint32_t *blocks, span seen)
     }
 }
 
-/* Brings the i-th of n parts of the next chunk near; there are n query blocks to do so between. */
-static void prefetch_part(const work *w, size_t next_chunk, size_t i, size_t n)
+/* ---- bytes that will be needed soon ---- */
+
+/* Asks for a few lines of the next chunk; called before each register tile. */
+static void fetch_ahead(const work *w, ahead *a)
 {
     const sl_kv_layer *kv = &w->args->kv;
-    size_t last = (size_t)w->tile->position + w->tile->n_rows - 1;
-    enum { PARTS = 2 * SL_KV_CHUNK / SL_KV_BLOCK };
-    for (size_t part = i * PARTS / n; part < (i + 1) * PARTS / n; part++) {
-        size_t position = next_chunk + part / 2 * SL_KV_BLOCK;
-        if (position > last)
-            return;
-        size_t block = w->tile->blocks[position / SL_KV_BLOCK];
-        const char *p = part % 2 ? sl_kv_v_head(kv, block, w->kv_head) : sl_kv_k_head(kv, block, w->kv_head);
-        size_t n_bytes = part % 2 ? sl_kv_v_head_bytes(kv->type, w->dim) : sl_kv_k_head_bytes(kv->type, w->dim);
-        for (size_t at = 0; at < n_bytes; at += 64)
-            _mm_prefetch(p + at, _MM_HINT_T1);
+    for (size_t n = a->per_tile; n > 0; n--) {
+        if (a->n_lines == 0) {
+            if (a->position >= a->end)
+                return;
+            size_t block = w->tile->blocks[a->position / SL_KV_BLOCK];
+            a->line = a->values ? sl_kv_v_head(kv, block, w->kv_head) : sl_kv_k_head(kv, block, w->kv_head);
+            a->n_lines =
+                lines_of(a->values ? sl_kv_v_head_bytes(kv->type, w->dim) : sl_kv_k_head_bytes(kv->type, w->dim));
+            a->position += a->values ? SL_KV_BLOCK : 0;
+            a->values = !a->values;
+        }
+        _mm_prefetch(a->line, _MM_HINT_T1);
+        a->line += LINE_BYTES;
+        a->n_lines--;
+    }
+}
+
+/* The chunk at a position is to be fetched while n_queries pass through scores and values. */
+static void ahead_init(ahead *a, const work *w, size_t chunk, size_t n_queries)
+{
+    const sl_kv_layer *kv = &w->args->kv;
+    size_t end = (size_t)w->tile->position + w->tile->n_rows;
+    a->position = chunk;
+    a->end = SL_MIN(end, chunk + SL_KV_CHUNK);
+    a->values = false;
+    a->n_lines = 0;
+    size_t n_blocks = a->end > chunk ? (a->end - chunk + SL_KV_BLOCK - 1) / SL_KV_BLOCK : 0;
+    size_t n_tiles = 2 * ((n_queries + TILE_ROWS - 1) / TILE_ROWS);
+    size_t n_lines =
+        n_blocks * (lines_of(sl_kv_k_head_bytes(kv->type, w->dim)) + lines_of(sl_kv_v_head_bytes(kv->type, w->dim)));
+    a->per_tile = (n_lines + n_tiles - 1) / n_tiles;
+}
+
+/* Asks for what n queries from `query` on, as far as there are so many, have in q or out. */
+static void fetch_queries(const work *w, const float *rows, size_t stride, size_t query, size_t n)
+{
+    size_t end = SL_MIN(query + n, w->n_queries), row = query / w->n_heads, head = query % w->n_heads;
+    for (; query < end; query++) {
+        const char *p = (const char *)(rows + row * stride + head * w->dim);
+        for (size_t i = 0; i < lines_of(w->dim * sizeof *rows); i++)
+            _mm_prefetch(p + i * LINE_BYTES, _MM_HINT_T1);
+        if (++head == w->n_heads)
+            head = 0, row++;
     }
 }
 
 /* ---- a block of queries in a chunk ---- */
 
-static query_block query_block_of(const work *w, size_t first, size_t n, size_t chunk_begin)
+static void query_block_init(query_block *b, const work *w, size_t first, size_t n, size_t chunk_begin)
 {
-    query_block b = {.first = first, .n = n};
     size_t row = first / w->n_heads, next_row = (row + 1) * w->n_heads - first;
     span seen = sees_in_chunk(w->args, w->tile, row, chunk_begin);
+    b->first = first;
+    b->n = n;
     for (size_t i = 0; i < n; i++) {
         if (i == next_row) {
             seen = sees_in_chunk(w->args, w->tile, ++row, chunk_begin);
             next_row += w->n_heads;
         }
-        b.seen[i] = seen;
+        b->seen[i] = seen;
     }
-    return b;
 }
 
-static void score_queries(const work *w, const query_block *b)
+static void score_queries(const work *w, const query_block *b, ahead *next, bool is_first)
 {
     for (size_t i = 0, n; i < b->n; i += n) {
         n = b->n - i < TILE_ROWS ? b->n - i : TILE_ROWS;
+        fetch_ahead(w, next);
+        if (is_first)
+            fetch_queries(w, w->q, w->args->q_stride_elems, b->first + i + QUERY_BLOCK, TILE_ROWS);
         size_t group = b->seen[i].begin / LANES, last = (b->seen[i + n - 1].end - 1) / LANES;
         score_tile(w, b->first + i, n, group, last - group + 1, w->score + i * SL_KV_CHUNK);
     }
@@ -179,10 +234,13 @@ static void add_uncommon(const work *w, const query_block *b, size_t i, size_t e
     }
 }
 
-static void add_values(const work *w, const query_block *b)
+static void add_values(const work *w, const query_block *b, ahead *next, bool is_last)
 {
     for (size_t i = 0, n; i < b->n; i += n) {
         n = b->n - i < TILE_ROWS ? b->n - i : TILE_ROWS;
+        fetch_ahead(w, next);
+        if (is_last)
+            fetch_queries(w, w->out, w->args->out_stride_elems, b->first + i, n);
         const size_t query = b->first + i;
         const float *keep = w->keep + query;
         const span first = b->seen[i], last = b->seen[i + n - 1];
@@ -203,6 +261,59 @@ static void add_values(const work *w, const query_block *b)
     }
 }
 
+/* ---- the end of a split ---- */
+
+/* What a block's queries have gathered in earlier splits is to be multiplied with a, this split's part with b. */
+static void merge_factors(const work *w, const query_block *q, float a[LANES], float b[LANES])
+{
+    float old[LANES] = {0}, new[LANES] = {0};
+    memcpy(old, w->all_max + q->first, q->n * sizeof *old);
+    memcpy(new, w->max + q->first, q->n * sizeof *new);
+    for (int l = 0; l < LANES; l++) {
+        const float top = old[l] > new[l] ? old[l] : new[l];
+        a[l] = exp_f32(old[l] - top);
+        b[l] = exp_f32(new[l] - top);
+    }
+}
+
+/* Adds a split's part of query i to out, where nothing is yet if the split is the row's first; divides behind its last. */
+static void merge_query(const work *w, size_t i, float *restrict out, float a, float b, bool is_first, bool is_last)
+{
+    const float *acc = w->acc + i * w->padded;
+    if (is_first && is_last) {
+        divide_by_sum(out, acc, w->dim, w->sum[i]);
+        return;
+    }
+    if (is_first) {
+        w->all_max[i] = w->max[i];
+        w->all_sum[i] = w->sum[i];
+        memcpy(out, acc, w->dim * sizeof *out);
+        return;
+    }
+    w->all_max[i] = w->all_max[i] > w->max[i] ? w->all_max[i] : w->max[i];
+    w->all_sum[i] = w->all_sum[i] * a + w->sum[i] * b;
+    for (size_t d = 0; d < w->dim; d++)
+        out[d] = __builtin_fmaf(acc[d], b, out[d] * a);
+    if (is_last)
+        divide_by_sum(out, out, w->dim, w->all_sum[i]);
+}
+
+/* Merges the block's queries for which this chunk is the last of the split, while their acc is in the L1 cache. */
+static void merge_block(const work *w, const query_block *q, size_t chunk_begin)
+{
+    float a[LANES], b[LANES];
+    const size_t chunk_end = chunk_begin + SL_KV_CHUNK, split = chunk_begin / SL_KV_SPLIT;
+    merge_factors(w, q, a, b);
+    for (size_t i = 0, row = q->first / w->n_heads, head = q->first % w->n_heads; i < q->n; i++) {
+        const seen_range seen = row_sees(w->args, w->tile, row);
+        if (seen.end <= chunk_end || chunk_end % SL_KV_SPLIT == 0)
+            merge_query(w, q->first + i, w->out + row * w->args->out_stride_elems + head * w->dim, a[i], b[i],
+                        split == seen.begin / SL_KV_SPLIT, split == (seen.end - 1) / SL_KV_SPLIT);
+        if (++head == w->n_heads)
+            head = 0, row++;
+    }
+}
+
 static void add_chunk(const work *w, size_t chunk_begin)
 {
     size_t n_rows = w->tile->n_rows, first = 0, end = n_rows;
@@ -217,18 +328,28 @@ static void add_chunk(const work *w, size_t chunk_begin)
                        sees_in_chunk(w->args, w->tile, end - 1, chunk_begin).end};
     const size_t query = first * w->n_heads, n = end * w->n_heads - query;
     const size_t n_blocks = (n + QUERY_BLOCK - 1) / QUERY_BLOCK;
+    const size_t chunk_end = chunk_begin + SL_KV_CHUNK;
+    const seen_range row_0 = row_sees(w->args, w->tile, 0);
+    const bool is_first = chunk_begin <= row_0.begin;                            /* of the tile */
+    const bool is_last = chunk_end % SL_KV_SPLIT == 0 || chunk_end >= row_0.end; /* of the split, for some row */
+    ahead next;
+    ahead_init(&next, w, chunk_end, n);
+    if (is_first)
+        fetch_queries(w, w->q, w->args->q_stride_elems, query, QUERY_BLOCK);
     load_keys(w, blocks, seen);
     if (n_blocks > 1)
         load_values(w, blocks, seen);
     for (size_t i = 0; i < n_blocks; i++) {
         size_t at = i * QUERY_BLOCK, left = n - at;
-        query_block b = query_block_of(w, query + at, left < QUERY_BLOCK ? left : QUERY_BLOCK, chunk_begin);
-        prefetch_part(w, chunk_begin + SL_KV_CHUNK, i, n_blocks);
-        score_queries(w, &b);
+        query_block b;
+        query_block_init(&b, w, query + at, SL_MIN(left, (size_t)QUERY_BLOCK), chunk_begin);
+        score_queries(w, &b, &next, is_first);
         weigh_queries(w, &b);
         if (n_blocks == 1)
             load_values(w, blocks, seen);
-        add_values(w, &b);
+        add_values(w, &b, &next, is_last);
+        if (is_last && !w->partial)
+            merge_block(w, &b, chunk_begin);
     }
 }
 
@@ -250,6 +371,7 @@ static void work_init(work *w, const sl_attention *args, const sl_attention_tile
     w->keep = w->sum + align16(n);
     w->all_max = w->keep + align16(n);
     w->all_sum = w->all_max + align16(n);
+    w->out = args->out + tile->row * args->out_stride_elems + kv_head * n_heads * dim;
     w->q = args->q + tile->row * args->q_stride_elems + kv_head * n_heads * dim;
 }
 
@@ -268,38 +390,17 @@ static void run_split(const work *w, size_t split)
         add_chunk(w, chunk);
 }
 
-static void merge_queries(const work *w, size_t split)
-{
-    for (size_t i = 0; i < w->n_queries; i++) {
-        size_t row = i / w->n_heads, head = w->kv_head * w->n_heads + i % w->n_heads;
-        seen_range seen = row_sees(w->args, w->tile, row);
-        size_t first = seen.begin / SL_KV_SPLIT, last = (seen.end - 1) / SL_KV_SPLIT;
-        float *out = w->args->out + (w->tile->row + row) * w->args->out_stride_elems + head * w->dim;
-        if (split < first || split > last)
-            continue;
-        if (first == last) {
-            divide_by_sum(out, w->acc + i * w->padded, w->dim, w->sum[i]);
-            continue;
-        }
-        merge_split(out, &w->all_max[i], &w->all_sum[i], w->dim, w->acc + i * w->padded, w->max[i], w->sum[i],
-                    split == first);
-        if (split == last)
-            divide_by_sum(out, out, w->dim, w->all_sum[i]);
-    }
-}
-
 /* The kernel, as sl_attention_fn. */
 static void attention_run(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch,
                           uint32_t split, float *partial)
 {
     work w;
     work_init(&w, args, tile, kv_head, scratch);
+    w.partial = partial != NULL;
     if (!partial) {
         uint32_t end;
-        for (sl_attention_splits(tile, args->window, &split, &end); split < end; split++) {
+        for (sl_attention_splits(tile, args->window, &split, &end); split < end; split++)
             run_split(&w, split);
-            merge_queries(&w, split);
-        }
         return;
     }
     run_split(&w, split);

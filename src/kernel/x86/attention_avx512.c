@@ -2,8 +2,6 @@
  * reduced together, a 128-bit lane for each. */
 #include "kernel/x86/attention.h"
 
-enum { SOFTMAX_QUERIES = 4 };
-
 /* A tile whose rows and groups are constants where this is inlined. */
 SL_INLINE void fma_shape(const int rows, const int groups, size_t n, const float *w, size_t w_stride,
                          const float *const x[TILE_ROWS], float *acc, size_t acc_stride, const float *keep)
@@ -152,107 +150,149 @@ static void load_v(const work *w, size_t block, size_t from, size_t to, float *d
 
 /* ---- softmax ---- */
 
-/* exp_f32 of ref/exp.h for x <= 0 or NaN: the clamps do nothing there, and scaling by a power of two is exact. */
-SL_INLINE __m512 exp_lanes(__m512 x)
+enum { STEP = 4 }; /* vectors that go through the exponential side by side, and queries that are folded together */
+#define EACH(i, n) _Pragma("GCC unroll 4") for (int i = 0; i < (n); i++)
+
+/* x[i] = exp_f32 of ref/exp.h for x <= 0 or NaN: the clamps do nothing there, and scaling by a power of two is exact.
+ * Lanes outside of used become 0. */
+SL_INLINE void exp_vectors(const int n, __m512 *x, const __mmask16 *used)
 {
     const __m512 magic = _mm512_set1_ps(0x1.8p23f);
-    __m512 n = _mm512_sub_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(0x1.715476p+0f), magic), magic);
-    __m512 r = _mm512_fmadd_ps(n, _mm512_set1_ps(-0x1.62e430p-1f), x);
-    r = _mm512_fmadd_ps(n, _mm512_set1_ps(0x1.05c610p-29f), r);
-    __m512 q = _mm512_set1_ps(0x1.6a23a8p-10f);
-    q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(0x1.123a36p-7f));
-    q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(0x1.5558f4p-5f));
-    q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(0x1.555490p-3f));
-    q = _mm512_fmadd_ps(q, r, _mm512_set1_ps(0x1.fffffcp-2f));
-    __m512 e = _mm512_add_ps(_mm512_fmadd_ps(q, _mm512_mul_ps(r, r), r), _mm512_set1_ps(1.0f));
-    __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.3365f), _CMP_NLT_UQ);
-    return _mm512_maskz_scalef_ps(normal, e, n);
+    __m512 k[STEP], r[STEP], q[STEP];
+    __mmask16 normal[STEP];
+    EACH(i, n) normal[i] = _mm512_mask_cmp_ps_mask(used[i], x[i], _mm512_set1_ps(-87.3365f), _CMP_NLT_UQ);
+    EACH(i, n) k[i] = _mm512_fmadd_ps(x[i], _mm512_set1_ps(0x1.715476p+0f), magic);
+    EACH(i, n) k[i] = _mm512_sub_ps(k[i], magic);
+    EACH(i, n) r[i] = _mm512_fmadd_ps(k[i], _mm512_set1_ps(-0x1.62e430p-1f), x[i]);
+    EACH(i, n) r[i] = _mm512_fmadd_ps(k[i], _mm512_set1_ps(0x1.05c610p-29f), r[i]);
+    EACH(i, n) q[i] = _mm512_fmadd_ps(_mm512_set1_ps(0x1.6a23a8p-10f), r[i], _mm512_set1_ps(0x1.123a36p-7f));
+    EACH(i, n) q[i] = _mm512_fmadd_ps(q[i], r[i], _mm512_set1_ps(0x1.5558f4p-5f));
+    EACH(i, n) q[i] = _mm512_fmadd_ps(q[i], r[i], _mm512_set1_ps(0x1.555490p-3f));
+    EACH(i, n) q[i] = _mm512_fmadd_ps(q[i], r[i], _mm512_set1_ps(0x1.fffffcp-2f));
+    EACH(i, n) q[i] = _mm512_fmadd_ps(q[i], _mm512_mul_ps(r[i], r[i]), r[i]);
+    EACH(i, n) q[i] = _mm512_add_ps(q[i], _mm512_set1_ps(1.0f));
+    EACH(i, n) x[i] = _mm512_maskz_scalef_ps(normal[i], q[i], k[i]);
 }
 
-/* Folds four vectors as the tree of sum16 and max16 does; the result of the j-th fills the j-th 128-bit lane. */
+/* Folds four vectors as the tree of sum16 and max16 does; all of the j-th 128-bit lane is the result of the j-th. */
 #define FOLD4(op, t)                                                                                                   \
     ({                                                                                                                 \
         __m512 ab_ = op(_mm512_shuffle_f32x4(t[0], t[1], 0x44), _mm512_shuffle_f32x4(t[0], t[1], 0xee));               \
         __m512 cd_ = op(_mm512_shuffle_f32x4(t[2], t[3], 0x44), _mm512_shuffle_f32x4(t[2], t[3], 0xee));               \
         __m512 f_ = op(_mm512_shuffle_f32x4(ab_, cd_, 0x88), _mm512_shuffle_f32x4(ab_, cd_, 0xdd));                    \
         f_ = op(f_, _mm512_permute_ps(f_, 0x4e));                                                                      \
-        f_ = op(f_, _mm512_permute_ps(f_, 0xb1));                                                                      \
-        _mm512_permute_ps(f_, 0);                                                                                      \
+        op(f_, _mm512_permute_ps(f_, 0xb1));                                                                           \
     })
 
-/* Four floats, each filling a 128-bit lane, and back; one of them everywhere. */
-SL_INLINE __m512 spread4(const float *p, __mmask8 m)
+/* What FOLD4 gives of queries 0-3, 4-7 and 8-11 is kept in one vector: query 4 g + l is element g of lane l. In memory
+ * they stand in order; the way there is the way back. */
+SL_INLINE __m512 join_folds(const __m512 fold[3])
 {
-    const __m512i index = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-    return _mm512_permutexvar_ps(index, _mm512_castps128_ps512(_mm_maskz_loadu_ps(m, p)));
+    return _mm512_mask_mov_ps(_mm512_mask_mov_ps(fold[0], 0x2222, fold[1]), 0x4444, fold[2]);
 }
-SL_INLINE void gather4(float *p, __mmask8 m, __m512 v)
+SL_INLINE __m512 reorder(__m512 v)
 {
-    const __m512i index = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
-    _mm_mask_storeu_ps(p, m, _mm512_castps512_ps128(_mm512_permutexvar_ps(index, v)));
-}
-SL_INLINE __m512 broadcast4(__m512 v, int j)
-{
-    return _mm512_permutexvar_ps(_mm512_set1_epi32(4 * j), v);
+    return _mm512_permutexvar_ps(_mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), v);
 }
 
-/* Turns the scores of n <= 4 queries into weights; max, sum and keep follow. Each sees something. */
-SL_INLINE void softmax_queries(const int n, const bool all_seen, const work *w, size_t query, float *score,
-                               const span *seen, __m512 scale)
+/* Positions that a query sees, a bit each. */
+SL_INLINE uint64_t seen_bits(span seen)
 {
-    __m512 s[SOFTMAX_QUERIES][TILE_GROUPS], fold[SOFTMAX_QUERIES];
-    const __mmask8 used = (__mmask8)((1u << n) - 1);
-#pragma GCC unroll 4
-    for (int j = 0; j < n; j++) {
-        const uint64_t bits = ~UINT64_C(0) >> (SL_KV_CHUNK - seen[j].end) & ~UINT64_C(0) << seen[j].begin;
-        fold[j] = _mm512_set1_ps(w->max[query + (size_t)j]);
-#pragma GCC unroll 4
-        for (int g = 0; g < TILE_GROUPS; g++) {
-            __m512 t = _mm512_mul_ps(_mm512_loadu_ps(score + j * SL_KV_CHUNK + g * LANES), scale);
-            if (!all_seen)
-                t = _mm512_mask_blend_ps((__mmask16)(bits >> (g * LANES)), _mm512_set1_ps(-__builtin_inff()), t);
-            fold[j] = _mm512_max_ps(t, fold[j]);
-            s[j][g] = t;
-        }
-    }
-#pragma GCC unroll 4
-    for (int j = n; j < SOFTMAX_QUERIES; j++)
-        fold[j] = fold[0];
-    const __m512 old = spread4(w->max + query, used), max = FOLD4(_mm512_max_ps, fold);
-    const __m512 keep = exp_lanes(_mm512_sub_ps(old, max));
-    gather4(w->max + query, used, max);
-    gather4(w->keep + query, used, keep);
-#pragma GCC unroll 4
-    for (int j = 0; j < n; j++) {
-        const __m512 top = broadcast4(max, j);
-#pragma GCC unroll 4
-        for (int g = 0; g < TILE_GROUPS; g++) {
-            s[j][g] = exp_lanes(_mm512_sub_ps(s[j][g], top));
-            _mm512_storeu_ps(score + j * SL_KV_CHUNK + g * LANES, s[j][g]);
-        }
-        fold[j] = _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(s[j][0], s[j][1]), s[j][2]), s[j][3]);
-    }
-    __m512 sum = _mm512_mul_ps(spread4(w->sum + query, used), keep);
-    gather4(w->sum + query, used, _mm512_add_ps(sum, FOLD4(_mm512_add_ps, fold)));
+    return ~UINT64_C(0) >> (SL_KV_CHUNK - seen.end) & ~UINT64_C(0) << seen.begin;
 }
 
+/* Largest scores of the queries, joined. */
+SL_INLINE __m512 max_scores(const bool all_seen, const work *w, const query_block *b)
+{
+    __m512 fold[QUERY_BLOCK / STEP] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+#pragma GCC unroll 3
+    for (size_t g = 0; g < QUERY_BLOCK / STEP; g++) {
+        __m512 top[STEP];
+        if (g * STEP >= b->n)
+            break;
+        EACH(j, STEP)
+        {
+            const size_t i = SL_MIN(g * STEP + (size_t)j, b->n - 1);
+            const float *s = w->score + i * SL_KV_CHUNK;
+            const uint64_t bits = all_seen ? 0 : seen_bits(b->seen[i]);
+            top[j] = _mm512_set1_ps(-__builtin_inff());
+            EACH(v, TILE_GROUPS)
+            top[j] = all_seen ? _mm512_max_ps(_mm512_load_ps(s + v * LANES), top[j])
+                              : _mm512_mask_max_ps(top[j], (__mmask16)(bits >> v * LANES),
+                                                   _mm512_load_ps(s + v * LANES), top[j]);
+        }
+        fold[g] = FOLD4(_mm512_max_ps, top);
+    }
+    return join_folds(fold);
+}
+
+/* A query's scores become weights; their sum, 16 partial ones, to *part. */
+SL_INLINE void weigh_all(float *s, __m512 scale, __m512 top, float *part)
+{
+    const __mmask16 used[STEP] = {0xffff, 0xffff, 0xffff, 0xffff};
+    __m512 x[STEP];
+    EACH(v, STEP) x[v] = _mm512_mul_ps(_mm512_load_ps(s + v * LANES), scale);
+    EACH(v, STEP) x[v] = _mm512_sub_ps(x[v], top);
+    exp_vectors(STEP, x, used);
+    EACH(v, STEP) _mm512_store_ps(s + v * LANES, x[v]);
+    _mm512_store_ps(part, _mm512_add_ps(_mm512_add_ps(_mm512_add_ps(x[0], x[1]), x[2]), x[3]));
+}
+
+/* The same where only some positions are seen: the others' weights, as far as they are made at all, are 0. */
+SL_INLINE void weigh_seen(float *s, span seen, __m512 scale, __m512 top, float *part)
+{
+    const uint64_t bits = seen_bits(seen);
+    __m512 sum = _mm512_setzero_ps();
+    for (size_t at = seen.begin / LANES * LANES; at < seen.end; at += LANES) {
+        const __mmask16 used = (__mmask16)(bits >> at);
+        __m512 x = _mm512_sub_ps(_mm512_mul_ps(_mm512_load_ps(s + at), scale), top);
+        exp_vectors(1, &x, &used);
+        _mm512_store_ps(s + at, x);
+        sum = _mm512_add_ps(sum, x);
+    }
+    _mm512_store_ps(part, sum);
+}
+
+/* Sums of the queries' weights, joined. */
+SL_INLINE __m512 sum_weights(size_t n, float part[QUERY_BLOCK][LANES])
+{
+    __m512 fold[QUERY_BLOCK / STEP] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+#pragma GCC unroll 3
+    for (size_t g = 0; g < QUERY_BLOCK / STEP; g++) {
+        __m512 t[STEP];
+        if (g * STEP >= n)
+            break;
+        EACH(j, STEP) t[j] = _mm512_load_ps(part[SL_MIN(g * STEP + (size_t)j, n - 1)]);
+        fold[g] = FOLD4(_mm512_add_ps, t);
+    }
+    return join_folds(fold);
+}
+
+/* In three passes, each of which has all queries' work to fill the ports with: maxima, weights, sums. The maximum is that
+ * of the unscaled scores, scaled: rounding keeps the order, and scale is positive. */
 static void softmax_block(const work *w, const query_block *b, bool all_seen, float factor)
 {
+    _Alignas(64) float top[LANES], part[QUERY_BLOCK][LANES];
     const __m512 scale = _mm512_set1_ps(factor);
-    for (size_t i = 0; i < b->n; i += SOFTMAX_QUERIES) {
-        size_t n = b->n - i, query = b->first + i;
-        float *score = w->score + i * SL_KV_CHUNK;
-        if (n >= 4 && all_seen)
-            softmax_queries(4, true, w, query, score, b->seen + i, scale);
-        else if (n >= 4)
-            softmax_queries(4, false, w, query, score, b->seen + i, scale);
-        else if (n == 3)
-            softmax_queries(3, false, w, query, score, b->seen + i, scale);
-        else if (n == 2)
-            softmax_queries(2, false, w, query, score, b->seen + i, scale);
+    const __mmask16 used = (__mmask16)((1u << b->n) - 1), all = 0xffff;
+    float *max = w->max + b->first, *sum = w->sum + b->first;
+    const __m512 old = reorder(_mm512_maskz_loadu_ps(used, max));
+    __m512 new = _mm512_mul_ps(all_seen ? max_scores(true, w, b) : max_scores(false, w, b), scale);
+    new = _mm512_max_ps(new, old);
+    __m512 keep = _mm512_sub_ps(old, new);
+    exp_vectors(1, &keep, &all);
+    new = reorder(new);
+    _mm512_store_ps(top, new);
+    _mm512_mask_storeu_ps(max, used, new);
+    _mm512_mask_storeu_ps(w->keep + b->first, used, reorder(keep));
+    for (size_t i = 0; i < b->n; i++) {
+        if (all_seen)
+            weigh_all(w->score + i * SL_KV_CHUNK, scale, _mm512_set1_ps(top[i]), part[i]);
         else
-            softmax_queries(1, false, w, query, score, b->seen + i, scale);
+            weigh_seen(w->score + i * SL_KV_CHUNK, b->seen[i], scale, _mm512_set1_ps(top[i]), part[i]);
     }
+    keep = _mm512_mul_ps(reorder(_mm512_maskz_loadu_ps(used, sum)), keep);
+    _mm512_mask_storeu_ps(sum, used, reorder(_mm512_add_ps(keep, sum_weights(b->n, part))));
 }
 
 void sl_attention_rows_avx512(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch,
