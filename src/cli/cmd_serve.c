@@ -35,8 +35,9 @@ static sl_status fit_context(const sl_args *args, const sl_bundle *bundle, sl_en
     longest.context = 0;
     SL_TRY(sl_engine_measure(&model, &longest, sl_threads_count(sl_bundle_threads(bundle)), &memory, err));
     if (sl_args_given(args, "ctx") && memory.context < engine->context)
-        SL_FAIL(err, SL_ERR_LIMIT, "the KV memory holds %u tokens of a request, --ctx %u asks for more: lower it or raise --kv-memory", memory.context,
-                engine->context);
+        SL_FAIL(err, SL_ERR_LIMIT,
+                "the KV memory holds %u tokens of a request, --ctx %u asks for more: lower it or raise --kv-memory",
+                memory.context, engine->context);
     engine->context = SL_MIN(engine->context, memory.context);
     return SL_OK;
 }

@@ -4,6 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* No token stands for more bytes than the longest one, so much that cannot fit is told without reading it: a text of
+ * megabytes would keep a text thread busy for seconds. */
+static sl_status check_bytes(const sl_bundle *bundle, uint32_t context, size_t n_bytes, const char *param,
+                             sl_api_error *error)
+{
+    if (n_bytes / SL_MAX(sl_bundle_token_bytes(bundle)->longest, 1) <= context)
+        return SL_OK;
+    sl_status status =
+        sl_api_fail(error, SL_ERR_LIMIT, 400, param,
+                    "the prompt has %zu bytes, more than %u tokens can hold, answer included", n_bytes, context);
+    error->code = "context_length_exceeded";
+    return status;
+}
+
 /* ---- chat ---- */
 
 static const char *const roles[][2] = {
@@ -63,9 +77,9 @@ static sl_status read_message(const json_t *message, size_t index, sl_message *o
     return SL_OK;
 }
 
-static sl_status chat_tokens(const sl_bundle *bundle, sl_api_request *request, sl_api_error *error)
+static sl_status chat_tokens(const sl_bundle *bundle, uint32_t context, sl_api_request *request, sl_api_error *error)
 {
-    size_t n = json_array_size(request->messages);
+    size_t n = json_array_size(request->messages), n_bytes = 0;
     sl_message *messages = calloc(n, sizeof *messages);
     char **storage = calloc(n, sizeof *storage);
     sl_status status = SL_OK;
@@ -73,6 +87,10 @@ static sl_status chat_tokens(const sl_bundle *bundle, sl_api_request *request, s
         status = sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
     for (size_t i = 0; i < n && status == SL_OK; i++)
         status = read_message(json_array_get(request->messages, i), i, &messages[i], &storage[i], error);
+    for (size_t i = 0; i < n && status == SL_OK; i++)
+        n_bytes += messages[i].content.n_bytes;
+    if (status == SL_OK)
+        status = check_bytes(bundle, context, n_bytes, "messages", error);
     sl_err err;
     if (status == SL_OK && sl_bundle_chat_tokens(bundle, messages, n, &request->prompts[0], &err) != SL_OK)
         status = sl_api_fail(error, err.code, 400, "messages", "%s", err.message);
@@ -98,14 +116,15 @@ static sl_status id_tokens(const json_t *ids, const char *param, sl_tokens *out,
     return SL_OK;
 }
 
-static sl_status prompt_tokens(const sl_bundle *bundle, const json_t *prompt, const char *param, sl_tokens *out,
-                               sl_api_error *error)
+static sl_status prompt_tokens(const sl_bundle *bundle, uint32_t context, const json_t *prompt, const char *param,
+                               sl_tokens *out, sl_api_error *error)
 {
     if (json_is_array(prompt))
         return id_tokens(prompt, param, out, error);
     sl_err err;
     if (!json_is_string(prompt))
         return sl_api_fail(error, SL_ERR_ARGUMENT, 400, param, "'%s' mixes strings with something else", param);
+    SL_TRY(check_bytes(bundle, context, json_string_length(prompt), param, error));
     if (sl_bundle_text_tokens(bundle, json_string_value(prompt), json_string_length(prompt), out, &err) != SL_OK)
         return sl_api_fail(error, err.code, 400, param, "%s", err.message);
     return SL_OK;
@@ -232,10 +251,10 @@ sl_status sl_api_tokenize(const sl_bundle *bundle, uint32_t context, sl_api_requ
         return sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
     request->n_prompts = n;
     if (chat)
-        SL_TRY(chat_tokens(bundle, request, error));
+        SL_TRY(chat_tokens(bundle, context, request, error));
     for (size_t i = 0; !chat && i < n; i++) {
         const json_t *prompt = batch ? json_array_get(request->prompt, i) : request->prompt;
-        SL_TRY(prompt_tokens(bundle, prompt, sl_api_prompt_field(request->kind), &request->prompts[i], error));
+        SL_TRY(prompt_tokens(bundle, context, prompt, sl_api_prompt_field(request->kind), &request->prompts[i], error));
     }
     SL_TRY(check_prompts(context, request, error));
     if (request->bad_texts)

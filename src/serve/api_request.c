@@ -177,21 +177,30 @@ static sl_status read_tokens(const field *f, const json_t *value, sl_api_request
     return SL_OK;
 }
 
+/* The strings are copied: the body goes before the engine has them. */
 static sl_status read_stop(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
 {
-    size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    size_t n = json_is_array(value) ? json_array_size(value) : 1, total = 0;
+    const json_t *items[SL_MAX_STOP_STRINGS];
     if ((!json_is_array(value) && !json_is_string(value)) || n > SL_MAX_STOP_STRINGS)
         FAIL_FIELD(f->name, "'stop' must be a string or an array of at most %d strings", SL_MAX_STOP_STRINGS);
-    request->stop_strings = calloc(n + 1, sizeof *request->stop_strings);
+    for (size_t i = 0; i < n; i++) {
+        items[i] = json_is_array(value) ? json_array_get(value, i) : value;
+        size_t n_bytes = json_string_length(items[i]);
+        if (!json_is_string(items[i]) || n_bytes == 0 || n_bytes > SL_MAX_STOP_BYTES)
+            FAIL_FIELD(f->name, "'stop' must hold strings of 1 to %d bytes", SL_MAX_STOP_BYTES);
+        total += n_bytes;
+    }
+    request->stop_strings = malloc(n * sizeof *request->stop_strings + total + 1);
     if (!request->stop_strings)
         return sl_api_fail(error, SL_ERR_NOMEM, 503, f->name, "out of memory");
+    char *copy = (char *)(request->stop_strings + n);
     for (size_t i = 0; i < n; i++) {
-        const json_t *item = json_is_array(value) ? json_array_get(value, i) : value;
-        size_t n_bytes = json_string_length(item);
-        if (!json_is_string(item) || n_bytes == 0 || n_bytes > SL_MAX_STOP_BYTES)
-            FAIL_FIELD(f->name, "'stop' must hold strings of 1 to %d bytes", SL_MAX_STOP_BYTES);
-        request->stop_strings[request->n_stop_strings++] = (sl_bytes){json_string_value(item), n_bytes};
+        size_t n_bytes = json_string_length(items[i]);
+        request->stop_strings[i] = (sl_bytes){memcpy(copy, json_string_value(items[i]), n_bytes), n_bytes};
+        copy += n_bytes;
     }
+    request->n_stop_strings = n;
     return SL_OK;
 }
 
@@ -445,12 +454,35 @@ static sl_status check_together(sl_api_request *request, sl_api_error *error)
     return SL_OK;
 }
 
+/* Whether parsing the body makes no more than a sensible number of values. Each takes up to 300 bytes, a hundred times
+ * what it takes in the body. Of what is no JSON the numbers are wrong and do not matter. */
+static bool is_small(const char *body, size_t n_bytes)
+{
+    size_t n_values = 1, n_containers = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < n_bytes; i++) {
+        char c = body[i];
+        if (in_string && c == '\\')
+            i++;
+        else if (c == '"')
+            in_string = !in_string;
+        else if (!in_string) {
+            n_values += c == ',' || c == ':';
+            n_containers += c == '[' || c == '{';
+        }
+    }
+    return n_values <= SL_API_MAX_VALUES && n_containers <= SL_API_MAX_CONTAINERS;
+}
+
 sl_status sl_api_parse(sl_api_kind kind, const char *body, size_t n_bytes, sl_api_request *request, sl_api_error *error)
 {
     *request = (sl_api_request){.kind = kind, .n = 1, .sampling = sl_sample_params_default()};
     request->sampling.temperature = 1;
     request->max_tokens = kind == SL_API_CHAT ? UINT32_MAX : kind == SL_API_COMPLETION ? 16 : 0;
     json_error_t why;
+    if (!is_small(body, n_bytes))
+        return sl_api_fail(error, SL_ERR_LIMIT, 400, NULL, "the body has more than %d values, or %d objects and arrays",
+                           SL_API_MAX_VALUES, SL_API_MAX_CONTAINERS);
     request->root = json_loadb(body, n_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
     if (!request->root)
         return sl_api_fail(error, SL_ERR_FORMAT, 400, NULL, "the body is not JSON that can be read: line %d: %.200s",
@@ -466,8 +498,16 @@ sl_status sl_api_parse(sl_api_kind kind, const char *body, size_t n_bytes, sl_ap
     return check_together(request, error);
 }
 
+void sl_api_request_drop_body(sl_api_request *request)
+{
+    json_decref(request->root);
+    request->root = NULL;
+    request->messages = request->prompt = request->bad_texts = NULL;
+}
+
 void sl_api_request_drop_input(sl_api_request *request)
 {
+    sl_api_request_drop_body(request);
     for (size_t i = 0; request->prompts && i < request->n_prompts; i++)
         sl_tokens_free(&request->prompts[i]);
     for (size_t i = 0; request->echoes && i < request->n_prompts; i++)
@@ -479,7 +519,6 @@ void sl_api_request_drop_input(sl_api_request *request)
     free(request->bad_words);
     free(request->bad_lists);
     free(request->stop_strings);
-    json_decref(request->root);
     request->prompts = NULL;
     request->echoes = NULL;
     request->bad_words = NULL;
@@ -488,8 +527,6 @@ void sl_api_request_drop_input(sl_api_request *request)
     request->sampling.bad_words = NULL;
     request->sampling.n_bad_words = 0;
     request->n_prompts = request->n_stop_strings = request->n_bad_words = 0;
-    request->root = NULL;
-    request->messages = request->prompt = request->bad_texts = NULL;
 }
 
 void sl_api_request_free(sl_api_request *request)

@@ -17,6 +17,8 @@ enum {
     SL_API_MAX_INPUTS = 2048,   /* to embed */
     SL_API_MAX_BAD_WORDS = 512, /* each may take two of SL_MAX_BAD_WORDS */
     SL_API_MAX_BAD_BYTES = 1024,
+    SL_API_MAX_VALUES = 1 << 20, /* of a body's JSON, names of members counted with them */
+    SL_API_MAX_CONTAINERS = 1 << 16 /* objects and arrays among them */,
 };
 
 /* An error as OpenAI's API words it. */
@@ -44,7 +46,7 @@ typedef struct sl_api_request {
     sl_logit_bias *bias;
     sl_tokens stop_tokens; /* given ones */
     sl_tokens allowed_tokens;
-    sl_bytes *stop_strings; /* into root */
+    sl_bytes *stop_strings; /* with their bytes behind them */
     size_t n_stop_strings;
     char ignored[160]; /* names of unknown fields, comma-separated */
 
@@ -74,7 +76,9 @@ SL_WARN_UNUSED sl_status sl_api_tokenize(const sl_bundle *bundle, uint32_t conte
 /* Name of the field that holds the prompts. */
 const char *sl_api_prompt_field(sl_api_kind kind);
 
-/* Frees the body and the prompts, which nobody needs once the engine has them. */
+/* Frees the parsed body once sl_api_tokenize has read it. A large one may take long: never on the event loop. */
+void sl_api_request_drop_body(sl_api_request *request);
+/* Frees what nobody needs once the engine has it: body, prompts and stop strings. */
 void sl_api_request_drop_input(sl_api_request *request);
 void sl_api_request_free(sl_api_request *request);
 

@@ -62,22 +62,29 @@ static void out_of_memory(sl_call *call)
     fail_call(call, 503, NULL, NULL, RETRY_S, "out of memory");
 }
 
-/* The text job: everything that may take long with a hostile or just large body. */
+static sl_status read_request(sl_call *call)
+{
+    sl_server *server = call->server;
+    sl_api_request *request = &call->request;
+    SL_TRY(sl_api_parse(call->kind, call->body, call->n_body, request, &call->error));
+    if (request->model[0] && !sl_server_has_model(server, request->model)) {
+        sl_status status =
+            sl_api_fail(&call->error, SL_ERR_NOT_FOUND, 404, "model", "there is no model '%.100s' here, only '%.100s'",
+                        request->model, server->options.model);
+        call->error.code = "model_not_found";
+        return status;
+    }
+    return sl_api_tokenize(server->bundle, sl_service_context(server->service), request, &call->error);
+}
+
+/* The text job: everything that may take long with a hostile or just large body, freeing what it was parsed into too. */
 static void prepare(void *user)
 {
     sl_call *call = user;
-    sl_server *server = call->server;
-    call->status = sl_api_parse(call->kind, call->body, call->n_body, &call->request, &call->error);
-    if (call->status == SL_OK && call->request.model[0] && !sl_server_has_model(server, call->request.model)) {
-        call->status =
-            sl_api_fail(&call->error, SL_ERR_NOT_FOUND, 404, "model", "there is no model '%.100s' here, only '%.100s'",
-                        call->request.model, server->options.model);
-        call->error.code = "model_not_found";
-    }
-    if (call->status == SL_OK)
-        call->status =
-            sl_api_tokenize(server->bundle, sl_service_context(server->service), &call->request, &call->error);
-    sl_server_call_done(server, call);
+    if (!atomic_load(&call->abandoned)) /* else nobody waits for it any more */
+        call->status = read_request(call);
+    sl_api_request_drop_body(&call->request);
+    sl_server_call_done(call->server, call);
 }
 
 void sl_call_begin(sl_server *server, sl_conn *conn, sl_api_kind kind, uint64_t tenant, size_t n_body)
@@ -107,6 +114,7 @@ void sl_call_begin(sl_server *server, sl_conn *conn, sl_api_kind kind, uint64_t 
 void sl_call_abandon(sl_call *call)
 {
     call->conn = NULL;
+    atomic_store(&call->abandoned, true);
     if (call->in_job)
         return; /* it is freed when the job has ended */
     call->server->metrics.endings[SL_ENDED_ABORT] += call->n_choices - call->n_finished;

@@ -9,6 +9,7 @@
 #include "serve/server.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 typedef struct sl_call sl_call;
 
@@ -61,7 +62,8 @@ typedef struct sl_part {
 /* A request to generate or embed, from its arrival to the last byte of its answer. */
 struct sl_call {
     sl_server *server;
-    sl_conn *conn; /* NULL: the client has gone */
+    sl_conn *conn;         /* NULL: the client has gone */
+    atomic_bool abandoned; /* the same, for the text thread */
     sl_call *next_done;
     sl_api_kind kind;
     uint64_t tenant;

@@ -238,6 +238,25 @@ class Http(harness.Case):
             self.assertEqual(status, 200, text)
         self.assert_alive()
 
+    def test_huge_prompts(self):
+        """What cannot fit is refused without being read, however much of it waits and whoever has left since."""
+        server = self.start()
+        body = json.dumps({"prompt": "A quick brown fox. " * 500_000}).encode()
+        gone = []
+        for _ in range(12):
+            gone.append(server.connect())
+            gone[-1].sendall(request("POST", "/v1/completions", body))
+        for connection in gone:
+            connection.close()
+        started = time.monotonic()
+        for path, field in (("completions", {"prompt": "y" * 9_000_000}),
+                            ("chat/completions", {"messages": [{"role": "user", "content": "y" * 9_000_000}]})):
+            status, answer = server.json("POST", "/v1/" + path, field)
+            self.assertEqual((status, answer["error"]["code"]), (400, "context_length_exceeded"))
+            self.assertIn("9000000 bytes", answer["error"]["message"])
+        self.assert_alive()
+        self.assertLess(time.monotonic() - started, 10)
+
     def test_many_idle_connections(self):
         server = self.start()
         connections = [server.connect() for _ in range(500)]

@@ -366,6 +366,52 @@ static void test_deep_body(void **state)
     free(body);
 }
 
+/* A body of many values: `value` n times in a field that nobody knows. */
+static sl_status parse_many(const char *value, size_t n, sl_api_error *error)
+{
+    static const char head[] = "{\"prompt\":\"x\",\"unknown\":[";
+    size_t each = strlen(value), n_bytes = sizeof head - 1;
+    char *body = malloc(sizeof head + n * (each + 1) + 2);
+    assert_non_null(body);
+    memcpy(body, head, n_bytes);
+    for (size_t i = 0; i < n; i++) {
+        memcpy(body + n_bytes, value, each);
+        body[n_bytes + each] = i + 1 < n ? ',' : ']';
+        n_bytes += each + 1;
+    }
+    body[n_bytes++] = '}';
+    sl_api_request r;
+    sl_status status = sl_api_parse(SL_API_COMPLETION, body, n_bytes, &r, error);
+    sl_api_request_free(&r);
+    free(body);
+    return status;
+}
+
+/* Parsed values take a hundred times their bytes in the body, so there is a limit to their number. */
+static void test_many_values(void **state)
+{
+    sl_api_error error = {0};
+    assert_int_equal(parse_many("{}", 60000, &error), SL_OK);
+    assert_int_equal(parse_many("\"[[{{,,::\\\"\"", 500000, &error), SL_OK); /* what is in strings does not count */
+    assert_int_equal(parse_many("{}", SL_API_MAX_CONTAINERS, &error), SL_ERR_LIMIT);
+    assert_int_equal(error.status, 400);
+    assert_int_equal(parse_many("1", SL_API_MAX_VALUES, &error), SL_ERR_LIMIT);
+}
+
+/* What the engine is asked for outlives the body that it was read from. */
+static void test_dropped_body(void **state)
+{
+    sl_api_request r;
+    sl_api_error error;
+    assert_int_equal(parse(SL_API_COMPLETION, "{\"prompt\":\"x\",\"stop\":[\"one\",\"two\"]}", &r, &error), SL_OK);
+    sl_api_request_drop_body(&r);
+    assert_null(r.root);
+    assert_int_equal(r.n_stop_strings, 2);
+    assert_memory_equal(r.stop_strings[0].bytes, "one", 3);
+    assert_memory_equal(r.stop_strings[1].bytes, "two", 3);
+    sl_api_request_free(&r);
+}
+
 /* ---- text ---- */
 
 static void test_json_text(void **state)
@@ -452,11 +498,11 @@ static void test_keys(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_head),        cmocka_unit_test(test_bad_heads), cmocka_unit_test(test_head_byte_by_byte),
-        cmocka_unit_test(test_chunks),      cmocka_unit_test(test_defaults),  cmocka_unit_test(test_all_fields),
-        cmocka_unit_test(test_bad_bodies),  cmocka_unit_test(test_deep_body), cmocka_unit_test(test_json_text),
-        cmocka_unit_test(test_histogram),   cmocka_unit_test(test_keys),      cmocka_unit_test(test_origins),
-        cmocka_unit_test(test_more_fields),
+        cmocka_unit_test(test_head),         cmocka_unit_test(test_bad_heads), cmocka_unit_test(test_head_byte_by_byte),
+        cmocka_unit_test(test_chunks),       cmocka_unit_test(test_defaults),  cmocka_unit_test(test_all_fields),
+        cmocka_unit_test(test_bad_bodies),   cmocka_unit_test(test_deep_body), cmocka_unit_test(test_many_values),
+        cmocka_unit_test(test_dropped_body), cmocka_unit_test(test_json_text), cmocka_unit_test(test_histogram),
+        cmocka_unit_test(test_keys),         cmocka_unit_test(test_origins),   cmocka_unit_test(test_more_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
