@@ -50,7 +50,7 @@ static void run_until_idle(sl_engine *e)
 {
     uint32_t n_steps = 0;
     while (step(e))
-        if (++n_steps == 10000)
+        if (++n_steps == 1000)
             fail_msg("no end after %u steps", n_steps);
     check_idle(e);
 }
@@ -59,7 +59,7 @@ static void run_until_idle(sl_engine *e)
 static void run_until(sl_engine *e, const uint32_t *count, uint32_t least)
 {
     for (uint32_t n_steps = 0; *count < least; n_steps++) {
-        if (n_steps == 10000)
+        if (n_steps == 1000)
             fail_msg("no end after %u steps", n_steps);
         step(e);
     }
