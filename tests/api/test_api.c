@@ -107,15 +107,6 @@ static void test_stop_string(void **state)
     assert_int_equal(sl_runner_close(runner), SL_OK);
 }
 
-/* What the service must be able to do for these: skipped while it refuses them. */
-static bool unsupported(sl_runner *runner, const sl_query *query)
-{
-    sl_stream *stream;
-    sl_status status = sl_stream_open(runner, query, &stream, NULL);
-    sl_stream_close(stream);
-    return status == SL_ERR_UNSUPPORTED;
-}
-
 static void test_choices(void **state)
 {
     sl_runner *runner = open_runner(NULL);
@@ -123,10 +114,6 @@ static void test_choices(void **state)
     answer all, choices[3] = {{.n_text = 0}}, alone;
     const sl_output *out;
     query.n_choices = 3;
-    if (unsupported(runner, &query)) {
-        sl_runner_close(runner);
-        skip();
-    }
     sl_stream *stream = open_stream(runner, &query);
     uint32_t n_last = 0, n_ends = 0;
     while ((out = sl_stream_next(stream, SLOW_US)) != NULL) {
@@ -158,10 +145,6 @@ static void test_prompt_logprobs(void **state)
     answer a;
     query.max_tokens = 0;
     query.n_prompt_top_logprobs = 2;
-    if (unsupported(runner, &query)) {
-        sl_runner_close(runner);
-        skip();
-    }
     ask(runner, &query, &a);
     assert_int_equal(a.finish, SL_FINISH_LENGTH);
     assert_int_equal(a.n, 0);
@@ -177,10 +160,6 @@ static void test_embedding(void **state)
     double length = 0;
     query.prompt = sl_bytes_of("the quick brown fox");
     query.pooling = SL_POOLING_MEAN;
-    if (unsupported(runner, &query)) {
-        sl_runner_close(runner);
-        skip();
-    }
     ask(runner, &query, &a);
     assert_int_equal(a.n_embedding, info.n_embedding);
     assert_int_equal(a.n, 0);
