@@ -36,7 +36,7 @@
  *     as many slots from which no token comes: all steps meanwhile have smaller batches, and what a step costs whatever
  *     its rows is paid more often. So they are computed the faster the more there are, from about five on in full
  *     chunks: what is lost to the machine that only ever fills its chunks stays within 3 %, where a factor that grows
- *     by 0.2 for each prompt, up to 3, lost up to 8 % (test_schedule_trace.c). Prompts that wait for a slot do not count:
+ *     by 0.2 for each prompt, up to 3, lost up to 8 % in a model of it. Prompts that wait for a slot do not count:
  *     it is streams that they wait for.
  *   If that leaves no row for a prompt for ageing_turn steps, it gets one KV block of rows all the same. */
 #ifndef SL_ENGINE_SCHEDULE_H
