@@ -10,7 +10,7 @@
 
 /* Sanitizers look for other faults, and slow the kernels down. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { N = 60 };
+enum { N = 250 };
 #else
 enum { N = 1000 };
 #endif
