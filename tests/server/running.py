@@ -156,8 +156,8 @@ def readable(connection, seconds):
 
 
 def events(body):
-    """The JSON objects of an event stream; it must end in [DONE]."""
-    parts = body.decode().split("\n\n")
+    """The JSON objects of an event stream, which must end in [DONE]; comments, as a slow answer has, are left out."""
+    parts = [part for part in body.decode().split("\n\n") if not part.startswith(":")]
     assert parts[-2:] == ["data: [DONE]", ""], parts[-2:]
     assert all(part.startswith("data: ") for part in parts[:-1])
     return [json.loads(part[6:], parse_constant=refuse_constant) for part in parts[:-2]]
