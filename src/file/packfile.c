@@ -71,7 +71,7 @@ void sl_packfile_write_header(const sl_packfile *file, uint8_t *out)
     put_u64(out + SUM_AT, header_sum(out, file->header_bytes));
 }
 
-/* Whether everything but boot and sums is what file wants. */
+/* Whether everything but boot and sums is what file wants, zeros behind the last section included. */
 static bool fields_match(const sl_packfile *file, const uint8_t *in)
 {
     if (get_u64(in + 16) != file->n_bytes || memcmp(in + 24, file->key, sizeof file->key))
@@ -81,6 +81,9 @@ static bool fields_match(const sl_packfile *file, const uint8_t *in)
         if (get_u64(at) != file->sections[i].offset || get_u64(at + 8) != file->sections[i].n_bytes)
             return false;
     }
+    for (uint64_t i = FIXED_BYTES + (uint64_t)file->n_sections * SECTION_BYTES; i < file->header_bytes; i++)
+        if (in[i] != 0)
+            return false;
     return true;
 }
 
