@@ -6,7 +6,8 @@
  * slices, the peak's loop and the kernel in turns. Counted are the multiply-adds of positions that a row sees. The rows
  * are cut into tiles as the CPU backend does; blocks lie as in a model of N_LAYERS layers, and each slice takes the next
  * layer, so that K and V come from behind the L2 cache. */
-#include "base/arena.h"
+#include "support.h"
+
 #include "kernel/kv_layout.h"
 #include "kernel/peak.h"
 
@@ -41,23 +42,6 @@ typedef struct bench {
     float sink;
 } bench;
 
-static double cpu_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
-}
-
-static void *allocate(size_t n_bytes)
-{
-    void *p = sl_pages_alloc(n_bytes);
-    if (!p) {
-        fprintf(stderr, "attention_bench: no memory\n");
-        exit(1);
-    }
-    return p;
-}
-
 static void fill(float *x, size_t n)
 {
     static uint32_t random = 1;
@@ -79,7 +63,7 @@ static void choose_layer(bench *b, size_t layer)
 static void fill_pool(bench *b, const sl_kernels *kernels)
 {
     const size_t n = (size_t)b->args.kv.n_kv_heads * b->args.kv.head_dim;
-    float *row = allocate(2 * n * sizeof *row);
+    float *row = bench_allocate(2 * n * sizeof *row);
     for (uint32_t p = 0; p < N_POSITIONS; p++) {
         fill(row, 2 * n);
         for (size_t layer = 0; layer < N_LAYERS; layer++) {
@@ -103,10 +87,10 @@ static void bench_open(bench *b, const sl_kernels *kernels, shape s, sl_kv_type 
     b->pool_bytes = N_LAYERS * SL_COUNTOF(b->blocks) * (b->args.kv.k_stride_bytes + b->args.kv.v_stride_bytes);
     b->scratch_bytes = sl_attention_scratch_bytes(s.n_heads, s.n_kv_heads, s.head_dim);
     b->row_bytes = row * sizeof(float);
-    b->pool = allocate(b->pool_bytes);
-    b->scratch = allocate(b->scratch_bytes);
-    b->args.out = allocate(512 * b->row_bytes);
-    float *q = allocate(512 * b->row_bytes);
+    b->pool = bench_allocate(b->pool_bytes);
+    b->scratch = bench_allocate(b->scratch_bytes);
+    b->args.out = bench_allocate(512 * b->row_bytes);
+    float *q = bench_allocate(512 * b->row_bytes);
     fill(q, 512 * row);
     b->args.q = q;
     fill_pool(b, kernels);
@@ -124,7 +108,7 @@ static void bench_close(bench *b)
 static double slice_of_attention(bench *b, uint32_t begin, uint32_t end)
 {
     choose_layer(b, b->layer++ % N_LAYERS);
-    double start = cpu_ns();
+    double start = bench_cpu_ns();
     for (uint32_t at = end; at > begin;) {
         uint32_t n = SL_MIN(at - begin, (uint32_t)SL_ATTENTION_ROWS);
         at -= n;
@@ -132,14 +116,14 @@ static double slice_of_attention(bench *b, uint32_t begin, uint32_t end)
         for (uint32_t h = 0; h < b->args.kv.n_kv_heads; h++)
             b->kernel(&b->args, &tile, h, b->scratch, 0, NULL);
     }
-    return cpu_ns() - start;
+    return bench_cpu_ns() - start;
 }
 
 /* Operations a nanosecond. */
 static double slice_of_peak(bench *b)
 {
-    double start = cpu_ns(), now = start, ops = 0;
-    for (; now < start + PEAK_NS; now = cpu_ns())
+    double start = bench_cpu_ns(), now = start, ops = 0;
+    for (; now < start + PEAK_NS; now = bench_cpu_ns())
         ops += (double)b->peak(20000, &b->sink);
     return ops / (now - start);
 }

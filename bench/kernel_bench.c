@@ -8,7 +8,8 @@
  * the speed at which the same memory can be read. Weights are copies of a matrix in more memory than most caches hold,
  * and each run takes the next copy. */
 #define _GNU_SOURCE
-#include "base/arena.h"
+#include "support.h"
+
 #include "kernel/ops.h"
 #include "kernel/peak.h"
 
@@ -42,30 +43,12 @@ typedef struct job {
     bool fp32;
 } job;
 
-static double cpu_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
-    return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
-}
-
-static void *allocate(size_t n_bytes)
-{
-    void *p = sl_pages_alloc(n_bytes);
-    if (!p) {
-        fprintf(stderr, "kernel_bench: no memory\n");
-        exit(1);
-    }
-    memset(p, 0, n_bytes);
-    return p;
-}
-
 /* Nanoseconds of a run of the job, each with the next copy of the weights. */
 static double slice_of_job(const bench *b, job *j)
 {
     size_t bytes = j->weight.n_panels * j->weight.panel_bytes, n_copies = WEIGHT_BYTES / bytes, n = 0;
-    double start = cpu_ns(), now = start;
-    for (; now < start + SLICE_NS; now = cpu_ns()) {
+    double start = bench_cpu_ns(), now = start;
+    for (; now < start + SLICE_NS; now = bench_cpu_ns()) {
         j->weight.data = b->weights + j->copy++ % n_copies * bytes;
         j->kernel(&j->args, 0, j->n_rows, 0, j->weight.n_panels);
         n++;
@@ -76,8 +59,8 @@ static double slice_of_job(const bench *b, job *j)
 /* Operations a nanosecond. */
 static double slice_of_peak(bench *b, sl_peak_fn *loop)
 {
-    double start = cpu_ns(), now = start, ops = 0;
-    for (; now < start + SLICE_NS / 2.0; now = cpu_ns())
+    double start = bench_cpu_ns(), now = start, ops = 0;
+    for (; now < start + SLICE_NS / 2.0; now = bench_cpu_ns())
         ops += (double)loop(20000, &b->sink);
     return ops / (now - start);
 }
@@ -85,8 +68,8 @@ static double slice_of_peak(bench *b, sl_peak_fn *loop)
 /* Bytes a nanosecond, of the memory that the weights are in. */
 static double slice_of_reading(bench *b)
 {
-    double start = cpu_ns(), now = start, bytes = 0;
-    for (; now < start + SLICE_NS / 2.0; now = cpu_ns()) {
+    double start = bench_cpu_ns(), now = start, bytes = 0;
+    for (; now < start + SLICE_NS / 2.0; now = bench_cpu_ns()) {
         b->peak.read(b->weights + b->read_at, READ_STEP, &b->sink);
         b->read_at = (b->read_at + READ_STEP) % WEIGHT_BYTES;
         bytes += READ_STEP;
@@ -127,8 +110,8 @@ static void *make_rows(const sl_kernels *kernels, const sl_weight *weight, size_
 {
     size_t n = weight->n_cols;
     *stride = weight->act == SL_ACT_Q8 ? sl_q8_row_bytes(n) : n * sizeof(float);
-    char *rows = allocate(*stride * MAX_ROWS);
-    float *x = allocate(n * sizeof *x);
+    char *rows = bench_allocate(*stride * MAX_ROWS);
+    float *x = bench_allocate(n * sizeof *x);
     uint32_t random = 1;
     for (size_t r = 0; r < MAX_ROWS; r++) {
         for (size_t i = 0; i < n; i++) {
@@ -152,7 +135,7 @@ static void bench_shape(bench *b, sl_level level, sl_type type, shape s)
     if (sl_weight_describe(level, type, s.n_out, s.n_in, &j.weight, &err) != SL_OK)
         return;
     size_t stride, y_bytes = s.n_out * MAX_ROWS * sizeof(float);
-    void *x = make_rows(kernels, &j.weight, &stride), *y = allocate(y_bytes);
+    void *x = make_rows(kernels, &j.weight, &stride), *y = bench_allocate(y_bytes);
     j.args = (sl_matmul){.weight = &j.weight,
                          .x = x,
                          .x_stride_bytes = stride,
@@ -188,8 +171,8 @@ int main(int argc, char **argv)
     const char *level_name = argc > 2 ? argv[2] : sl_level_name(sl_level_best());
     bool all_types = strcmp(type_name, "all") == 0, all_levels = strcmp(level_name, "all") == 0;
     bool all_shapes = strcmp(shape_name, "all") == 0;
-    bench b = {.weights = allocate(WEIGHT_BYTES),
-               .scratch = allocate(SL_MATMUL_SCRATCH_BYTES),
+    bench b = {.weights = bench_allocate(WEIGHT_BYTES),
+               .scratch = bench_allocate(SL_MATMUL_SCRATCH_BYTES),
                .peak = sl_peak_get(sl_level_best())};
     shape only = {0};
     if (!all_shapes && sscanf(shape_name, "%zux%zu", &only.n_out, &only.n_in) != 2) {

@@ -1,5 +1,7 @@
 /* Sampling of a step's rows: CPU time of one worker, and time with a pool.
  *     build/bench/sample_bench [n_threads] [n_vocab] [n_rows] */
+#include "support.h"
+
 #include "base/clock.h"
 #include "sample/philox.h"
 #include "sample/rows.h"
@@ -22,13 +24,6 @@ static void require(sl_status status, const sl_err *err)
         return;
     fprintf(stderr, "%s\n", err->message);
     exit(1);
-}
-
-static double thread_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
 }
 
 static int compare(const void *a, const void *b)
@@ -58,9 +53,9 @@ static void measure(sl_threads *pool, const variant *v, float *logits, uint32_t 
     for (int round = 0; round < ROUNDS; round++) {
         for (size_t r = 0; r < n_rows; r++)
             rows[r].position = (uint64_t)round;
-        double begin = (double)sl_clock_ns() * 1e-3, cpu_begin = thread_us();
+        double begin = (double)sl_clock_ns() * 1e-3, cpu_begin = bench_cpu_ns() * 1e-3;
         sl_sample_rows(team, rows, n_rows);
-        times[round] = thread_us() - cpu_begin;
+        times[round] = bench_cpu_ns() * 1e-3 - cpu_begin;
         *passed = SL_MIN(*passed, (double)sl_clock_ns() * 1e-3 - begin);
         for (size_t r = 0; r < n_rows; r++) {
             require(rows[r].status, &rows[r].error);

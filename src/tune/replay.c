@@ -7,8 +7,7 @@
 #include <time.h>
 
 enum {
-    NAP_US = 20000,     /* longest sleep before options->stop is asked again */
-    BATCH_NAP_US = 500, /* while the engine waits for its batch to fill */
+    NAP_US = 20000, /* longest sleep before options->stop is asked again */
 };
 
 /* A request that will arrive. */
@@ -201,22 +200,22 @@ static void nap(const player *p, int64_t most_us)
     nanosleep(&time, NULL);
 }
 
-/* Notes how the engine stands; false when all it did was to wait for a batch to fill. */
+/* Notes how the engine stands; false when it computed nothing. */
 static bool look_at_engine(player *p, sl_replay_sample *sample)
 {
     sl_engine_statistics now_is;
     sl_engine_stats(p->options->engine, &now_is);
-    bool waits = now_is.n_steps == p->n_steps && now_is.n_running == 0 && p->n_in_engine > 0;
+    bool stepped = now_is.n_steps != p->n_steps;
     p->n_steps = now_is.n_steps;
     sample->predicted_us = now_is.last_predicted_us;
     sample->measured_us = now_is.last_measured_us;
     p->replay->most_blocks_used = SL_MAX(p->replay->most_blocks_used, now_is.n_blocks_used);
     if (now_is.n_running != p->n_generating || now_is.n_running == 0)
-        return !waits;
+        return stepped;
     sample->n_running = now_is.n_running;
     sample->n_positions = p->n_positions;
     sample->n_slots = (uint64_t)now_is.n_blocks_used * SL_KV_BLOCK / SL_MAX(p->options->n_kv_groups, 1);
-    return true;
+    return stepped;
 }
 
 static sl_status step(player *p, sl_err *err)
@@ -238,8 +237,9 @@ static sl_status step(player *p, sl_err *err)
     sample.n_tokens = p->step_tokens;
     if (look_at_engine(p, &sample))
         replay->samples[replay->n_samples++] = sample;
-    else
-        nap(p, BATCH_NAP_US);
+    int64_t idle_until_us = sl_engine_idle_until(p->options->engine);
+    if (idle_until_us > 0) /* a batch is still being collected */
+        nap(p, SL_MIN(idle_until_us - sl_clock_us(), (int64_t)NAP_US));
     return SL_OK;
 }
 

@@ -1,6 +1,5 @@
 /* Writes the seeds of fuzz_http into a folder: seeds_http FOLDER */
-#include <stdio.h>
-#include <string.h>
+#include "seeds.h"
 
 static const char *const seeds[] = {
     "GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
@@ -23,15 +22,5 @@ static const char *const seeds[] = {
 
 int main(int argc, char **argv)
 {
-    for (size_t i = 0; argc == 2 && i < sizeof seeds / sizeof seeds[0]; i++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%zu", argv[1], i);
-        FILE *file = fopen(path, "wb");
-        if (!file)
-            return 1;
-        fwrite(seeds[i], 1, strlen(seeds[i]), file);
-        if (fclose(file) != 0)
-            return 1;
-    }
-    return argc != 2;
+    return seeds_write(argc, argv, seeds, sizeof seeds / sizeof seeds[0]);
 }

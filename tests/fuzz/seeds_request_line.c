@@ -1,6 +1,5 @@
 /* Writes the seeds of fuzz_request_line into a folder: seeds_request_line FOLDER */
-#include <stdio.h>
-#include <string.h>
+#include "seeds.h"
 
 static const char *const sources[] = {
     "{\"id\": \"a\", \"prompt\": \"Why?\", \"max_tokens\": 20, \"temperature\": 0.5, \"top_k\": 3, \"top_p\": 0.9}",
@@ -13,15 +12,5 @@ static const char *const sources[] = {
 
 int main(int argc, char **argv)
 {
-    for (size_t i = 0; argc == 2 && i < sizeof sources / sizeof sources[0]; i++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%zu", argv[1], i);
-        FILE *file = fopen(path, "wb");
-        if (!file)
-            return 1;
-        fwrite(sources[i], 1, strlen(sources[i]), file);
-        if (fclose(file) != 0)
-            return 1;
-    }
-    return argc != 2;
+    return seeds_write(argc, argv, sources, sizeof sources / sizeof sources[0]);
 }

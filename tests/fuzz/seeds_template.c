@@ -1,6 +1,5 @@
 /* Writes the seeds of fuzz_template into a folder: seeds_template FOLDER */
-#include <stdio.h>
-#include <string.h>
+#include "seeds.h"
 
 static const char *const sources[] = {
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'}}"
@@ -24,15 +23,5 @@ static const char *const sources[] = {
 
 int main(int argc, char **argv)
 {
-    for (size_t i = 0; argc == 2 && i < sizeof sources / sizeof sources[0]; i++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%zu", argv[1], i);
-        FILE *file = fopen(path, "wb");
-        if (!file)
-            return 1;
-        fwrite(sources[i], 1, strlen(sources[i]), file);
-        if (fclose(file) != 0)
-            return 1;
-    }
-    return argc != 2;
+    return seeds_write(argc, argv, sources, sizeof sources / sizeof sources[0]);
 }
