@@ -29,7 +29,8 @@ SANITIZER_ENV = {
     "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
 }
 # The model suite takes hours under the sanitizers; the same code runs there on the tiny models.
-ASAN_SUITES = ["--no-suite", "model", "--no-suite", "install", "--no-suite", "mutations"]
+ASAN_SUITES = ["--no-suite", "model", "--no-suite", "install", "--no-suite", "mutations",
+               "--no-suite", "techniques"]
 
 
 @dataclass
