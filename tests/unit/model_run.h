@@ -23,6 +23,8 @@ typedef struct {
     bool with_bytes; /* events bring bytes */
     uint64_t kv_bytes;
     bool no_prefix_cache;
+    sl_clock_fn *clock; /* the engine's own */
+    void *clock_user;
 } run_setup;
 
 typedef struct {
@@ -58,6 +60,8 @@ static inline run_model run_open(const run_setup *setup)
                                 .shuffle_seed = setup->shuffle_seed,
                                 .kv_bytes = setup->kv_bytes,
                                 .no_prefix_cache = setup->no_prefix_cache,
+                                .clock = setup->clock,
+                                .clock_user = setup->clock_user,
                                 .token_bytes = setup->with_bytes ? sl_bundle_token_bytes(run.bundle) : NULL};
     sl_engine_model model = sl_engine_model_of(sl_bundle_model(run.bundle));
     run_require(sl_engine_open(&model, &engine, sl_bundle_threads(run.bundle), &run.engine, &err), &err);
