@@ -337,7 +337,7 @@ static void test_stop_cancel_limits(void **state)
     uint64_t id;
     bool busy;
     run_require(sl_engine_submit(run.engine, &r, &id, &err), &err);
-    run_require(sl_engine_step(run.engine, sl_clock_us(), &busy, &err), &err);
+    run_require(sl_engine_step(run.engine, run_clock(NULL), &busy, &err), &err);
     assert_true(busy);
     sl_engine_cancel(run.engine, id);
     run_until_idle(&run);

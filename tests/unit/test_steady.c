@@ -96,7 +96,7 @@ static void test_decode_allocates_nothing(void **state)
         sl_engine_statistics s = {0};
         for (int i = 0, n_after = 0; n_after < 3;
              i++) { /* prompts as the scheduler gives them rows, the copied block */
-            run_require(sl_engine_step(run.engine, sl_clock_us(), &busy, &err), &err);
+            run_require(sl_engine_step(run.engine, run_clock(NULL), &busy, &err), &err);
             sl_engine_stats(run.engine, &s);
             n_after += s.prompt_tokens == 190 * (uint64_t)(round + 1);
             assert_true(i < 18);
@@ -104,7 +104,7 @@ static void test_decode_allocates_nothing(void **state)
         uint32_t before = atomic_load(&n_allocations), tokens_before = n_tokens;
         assert_true(before > 100); /* they are counted */
         for (int i = 0; i < 50; i++)
-            run_require(sl_engine_step(run.engine, sl_clock_us(), &busy, &err), &err);
+            run_require(sl_engine_step(run.engine, run_clock(NULL), &busy, &err), &err);
         assert_int_equal(n_tokens - tokens_before, 50 * 6);
         assert_int_equal(atomic_load(&n_allocations), before);
         run_until_idle(&run);

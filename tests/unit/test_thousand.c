@@ -1,6 +1,5 @@
 /* A thousand requests give the same tokens and log-probabilities, bit for bit, whatever happens around them: random order
- * and arrivals, batch sizes, chunks, threads, places of KV blocks, prefix hits, pre-emptions, a restart half way. The
- * engine's clock is not the machine's, so that a scene has the same pre-emptions wherever it runs. */
+ * and arrivals, batch sizes, chunks, threads, places of KV blocks, prefix hits, pre-emptions, a restart half way. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -110,15 +109,6 @@ static void shuffle(uint32_t order[N], uint64_t *random)
     }
 }
 
-/* A clock that every look at it moves on by 0.2 ms. */
-static int64_t test_clock(void *user)
-{
-    int64_t *now_us = user;
-    return *now_us += 200;
-}
-
-static int64_t now_us;
-
 /* Submits the requests of an order that are not over between steps, until n_steps have been made: a few at a time, or one
  * now and then, so that those of high priority find others running. */
 static void play(run_model *run, const uint32_t order[N], uint64_t *random, uint32_t n_steps, bool slowly)
@@ -134,7 +124,7 @@ static void play(run_model *run, const uint32_t order[N], uint64_t *random, uint
             submit(run, r, &r->together);
             k--;
         }
-        run_require(sl_engine_step(run->engine, test_clock(&now_us), &busy, &err), &err);
+        run_require(sl_engine_step(run->engine, run_clock(NULL), &busy, &err), &err);
     }
 }
 
@@ -173,12 +163,7 @@ static void check_model(const char *path, sl_kv_type kv_type)
                   {"small chunks, two threads", 5, 7, 0, 2, false},
                   {"pre-empted", 16, 40, 0, 1, true},
                   {"restarted", 12, 64, 800, 1, true}};
-    run_setup setup = {.path = path,
-                       .level = sl_level_best(),
-                       .kv_type = kv_type,
-                       .context = CONTEXT,
-                       .clock = test_clock,
-                       .clock_user = &now_us};
+    run_setup setup = {.path = path, .level = sl_level_best(), .kv_type = kv_type, .context = CONTEXT};
     answer_alone(setup);
     for (size_t c = 0; c < SL_COUNTOF(scenes); c++) {
         uint64_t random = c + 99;
