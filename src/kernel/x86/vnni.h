@@ -1,7 +1,8 @@
 /* Matmul of int8 activations with AVX-512 VNNI, for every quantized layout. The arithmetic is that of
  * ref/matmul_quant.c, bit by bit; a layout only says how a group's lines and factors are read.
  *
- * A register tile is some rows by one panel: per row a float and an integer accumulator. A line (4 columns of 16
+ * A register tile is some rows by one panel, or few rows by some panels: per row and panel a float accumulator, per row an
+ * integer one. A line (4 columns of 16
  * outputs, unsigned) is unpacked once for all rows of the tile and multiplied with 4 bytes of each row, broadcast from
  * memory. The offset of a symmetric type leaves through vpdpwssd with the row's half sums: one instruction. */
 #ifndef SL_KERNEL_X86_VNNI_H
@@ -213,8 +214,8 @@ SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size
     }
 }
 
-/* Group i of a unit; moves x and scale on. */
-SL_INLINE void next_group(__m512 *acc, const layout *lay, const char *unit, size_t i, rows *x, rows *scale,
+/* Group i of a unit. */
+SL_INLINE void next_group(__m512 *acc, const layout *lay, const char *unit, size_t i, const rows *x, const rows *scale,
                           ptrdiff_t to_last, const int n_rows)
 {
     const size_t bytes = lay->unit_bytes / lay->unit_groups;
@@ -223,29 +224,11 @@ SL_INLINE void next_group(__m512 *acc, const layout *lay, const char *unit, size
     rows last = *scale;
     rows_advance(&last, to_last);
     add_group(acc, lay, unit, i, x, scale, &last, n_rows);
-    rows_advance(x, SL_GROUP);
-    rows_advance(scale, sizeof(float));
 }
 
-/* One tile: n_rows rows (a constant where inlined) of row on, by one panel. */
-SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t panel, const int n_rows)
+SL_INLINE void store_tile(const sl_matmul *args, const __m512 *acc, size_t row, size_t panel, const int n_rows)
 {
-    const sl_weight *w = args->weight;
-    const char *data = (const char *)w->data + panel * w->panel_bytes;
-    size_t n_groups = w->n_cols / SL_GROUP, first = panel * SL_PANEL_ROWS, left = w->n_rows - first;
-    rows x = rows_at((const char *)args->x + row * args->x_stride_bytes, args->x_stride_bytes);
-    rows scale = x;
-    rows_advance(&scale, (ptrdiff_t)w->n_cols);
-    /* From the scale on: sums after n_groups floats, half sums after twice as many. */
-    const ptrdiff_t to_last = (ptrdiff_t)((lay->form == SL_VNNI_AFFINE ? 1 : 2) * n_groups * sizeof(float));
-    __m512 acc[12];
-#pragma GCC unroll 12
-    for (int r = 0; r < n_rows; r++)
-        acc[r] = _mm512_setzero_ps();
-    /* Unit by unit, so that what its groups share is read once; written out, it comes slower from DRAM (by a tenth). */
-    for (size_t g = 0; g < n_groups; g += lay->unit_groups, data += lay->unit_bytes)
-        for (size_t i = 0; i < lay->unit_groups; i++)
-            next_group(acc, lay, data, i, &x, &scale, to_last, n_rows);
+    size_t first = panel * SL_PANEL_ROWS, left = args->weight->n_rows - first;
     __mmask16 lanes = (__mmask16)(left >= SL_PANEL_ROWS ? 0xffff : (1u << left) - 1);
     __m512 bias = args->bias ? _mm512_maskz_loadu_ps(lanes, args->bias + first) : _mm512_setzero_ps();
 #pragma GCC unroll 12
@@ -255,23 +238,70 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
     }
 }
 
-/* All rows of a block for one panel: the largest tiles first. */
-SL_INLINE void panel_rows(const sl_matmul *args, const layout *lay, size_t row, size_t row_end, size_t panel)
+enum { MOST_STREAMS = 4 };
+
+/* One tile: n_rows rows of row on, by n_streams panels (constants where inlined), a group of each in turn: DRAM gives a core
+ * more through several streams, as long as what is computed between the loads keeps one from running far enough ahead. */
+SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t panel, const int n_rows,
+                    const int n_streams)
+{
+    const sl_weight *w = args->weight;
+    const char *data = (const char *)w->data + panel * w->panel_bytes;
+    size_t n_groups = w->n_cols / SL_GROUP;
+    rows x = rows_at((const char *)args->x + row * args->x_stride_bytes, args->x_stride_bytes);
+    rows scale = x;
+    rows_advance(&scale, (ptrdiff_t)w->n_cols);
+    /* From the scale on: sums after n_groups floats, half sums after twice as many. */
+    const ptrdiff_t to_last = (ptrdiff_t)((lay->form == SL_VNNI_AFFINE ? 1 : 2) * n_groups * sizeof(float));
+    __m512 acc[MOST_STREAMS][12];
+#pragma GCC unroll 4
+    for (int s = 0; s < n_streams; s++)
+#pragma GCC unroll 12
+        for (int r = 0; r < n_rows; r++)
+            acc[s][r] = _mm512_setzero_ps();
+    /* Unit by unit, so that what its groups share is read once; written out, it comes slower from DRAM (by a tenth). */
+    for (size_t g = 0; g < n_groups; g += lay->unit_groups, data += lay->unit_bytes)
+        for (size_t i = 0; i < lay->unit_groups; i++) {
+#pragma GCC unroll 4
+            for (int s = 0; s < n_streams; s++)
+                next_group(acc[s], lay, data + (size_t)s * w->panel_bytes, i, &x, &scale, to_last, n_rows);
+            rows_advance(&x, SL_GROUP);
+            rows_advance(&scale, sizeof(float));
+        }
+#pragma GCC unroll 4
+    for (int s = 0; s < n_streams; s++)
+        store_tile(args, acc[s], row, panel + (size_t)s, n_rows);
+}
+
+/* n_rows rows by some panels, one after the other. */
+SL_INLINE void tiles(const sl_matmul *args, const layout *lay, size_t row, size_t panel, const int n_rows,
+                     const int n_panels)
+{
+    for (size_t p = panel; p < panel + (size_t)n_panels; p++)
+        tile(args, lay, row, p, n_rows, 1);
+}
+
+/* All rows of a block by one or two panels: the largest tiles first, two panels at once where their sums fit the registers. */
+SL_INLINE void panel_rows(const sl_matmul *args, const layout *lay, size_t row, size_t row_end, size_t panel,
+                          const int n_panels)
 {
     for (; row_end - row >= 12; row += 12)
-        tile(args, lay, row, panel, 12);
+        tiles(args, lay, row, panel, 12, n_panels);
     for (; row_end - row >= 8; row += 8)
-        tile(args, lay, row, panel, 8);
+        if (lay->form == SL_VNNI_SCALED || lay->form == SL_VNNI_MINIMUMS)
+            tiles(args, lay, row, panel, 8, n_panels);
+        else
+            tile(args, lay, row, panel, 8, n_panels);
     if (row_end - row >= 4) {
-        tile(args, lay, row, panel, 4);
+        tile(args, lay, row, panel, 4, n_panels);
         row += 4;
     }
     if (row_end - row == 3)
-        tile(args, lay, row, panel, 3);
+        tile(args, lay, row, panel, 3, n_panels);
     else if (row_end - row == 2)
-        tile(args, lay, row, panel, 2);
+        tile(args, lay, row, panel, 2, n_panels);
     else if (row_end - row == 1)
-        tile(args, lay, row, panel, 1);
+        tile(args, lay, row, panel, 1, n_panels);
 }
 
 /* Line `at` of a group times the scale of its half: bytes (q - offset) * scale + SL_VNNI_SCALED_OFFSET where there is
@@ -323,8 +353,13 @@ SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, s
         sl_vnni_matmul_many(args, row_begin, row_end, panel_begin, panel_end, lay->form, offset, unpack);
         return;
     }
-    for (size_t panel = panel_begin; panel < panel_end; panel++)
-        panel_rows(args, lay, row_begin, row_end, panel);
+    size_t panel = panel_begin;
+    for (; row_end - row_begin == 1 && panel_end - panel >= 4; panel += 4)
+        tile(args, lay, row_begin, panel, 1, 4);
+    for (; panel_end - panel >= 2; panel += 2)
+        panel_rows(args, lay, row_begin, row_end, panel, 2);
+    if (panel < panel_end)
+        panel_rows(args, lay, row_begin, row_end, panel, 1);
 }
 
 #endif
