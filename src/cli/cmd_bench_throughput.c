@@ -74,7 +74,7 @@ static sl_status open_engine(const sl_args *args, sl_bench_trace *bench, sl_engi
     options->context = 2;
     for (size_t i = 0; i < bench->trace->n_requests; i++) {
         const sl_trace_request *r = &bench->trace->requests[i];
-        options->context = SL_MAX(options->context, r->n_prompt + r->n_output);
+        options->context = SL_MAX(options->context, r->n_prompt + r->n_output + r->n_padding);
     }
     options->context = SL_MIN(options->context, sl_model_get_info(model)->context_length);
     sl_threads *threads = sl_bundle_threads(bench->bundle);
@@ -144,8 +144,10 @@ static sl_status run(const sl_args *args, sl_err *err)
     if (sl_args_flag(args, "traces"))
         return print_traces();
     int batching = choice_index(args, "batching", batchings);
+    if (sl_args_flag(args, "padding") && batching != SL_BATCHING_STATIC)
+        SL_FAIL(err, SL_ERR_ARGUMENT, "--padding goes with --batching static");
     sl_bench_trace bench = {
-        .batching = batchings[batching],
+        .batching = sl_args_flag(args, "padding") ? "padded static" : batchings[batching],
         .engine = {.batching = (sl_batching)batching,
                    .max_wait_us = (int64_t)(sl_args_real(args, "max-wait") * 1000),
                    .chunk = (uint32_t)sl_args_uint(args, "chunk"),
@@ -153,6 +155,7 @@ static sl_status run(const sl_args *args, sl_err *err)
                    .no_prefix_cache = sl_args_flag(args, "no-prefix-cache")},
         .options = {.ttft_target_us = (int64_t)(sl_args_real(args, "ttft-target") * 1000),
                     .itl_target_us = (int64_t)(sl_args_real(args, "itl-target") * 1000),
+                    .hide_targets = sl_args_flag(args, "hide-targets"),
                     .stop = interrupted},
     };
     const char *word = sl_args_text(args, "trace");
@@ -170,6 +173,8 @@ static sl_status run(const sl_args *args, sl_err *err)
             status = make_trace(args, info->context_length, &trace, err);
         bench.trace = trace;
     }
+    if (status == SL_OK && sl_args_flag(args, "padding"))
+        status = sl_trace_pad(trace, bench.engine.n_sequences, err);
     if (status == SL_OK)
         status = replay_trace(args, &bench, err);
     sl_trace_close(trace);
@@ -229,6 +234,9 @@ static const sl_option options[] = {
      .max = 1024,
      .fallback = "16",
      .help = "most requests worked on at once"},
+    {.name = "padding",
+     .kind = SL_OPTION_FLAG,
+     .help = "static batching: go on computing for answers that have ended until the last one of their batch has"},
     {.name = "max-wait",
      .kind = SL_OPTION_REAL,
      .argument = "MS",
@@ -240,6 +248,9 @@ static const sl_option options[] = {
     {.name = "no-prefix-cache", .kind = SL_OPTION_FLAG, .help = "compute every prompt, whatever it shares with others"},
     TARGET("ttft-target", "what the engine aims at and goodput counts: a request's first token within MS"),
     TARGET("itl-target", "the same: 99% of the gaps between a request's tokens within MS"),
+    {.name = "hide-targets",
+     .kind = SL_OPTION_FLAG,
+     .help = "count goodput by the targets without telling the engine, which then serves who comes first"},
     SL_OPTS_THREADS,
     SL_OPT_LEVEL,
     SL_OPTS_CACHE,
@@ -260,7 +271,9 @@ const sl_command sl_cmd_bench_throughput = {
         "TTFT is arrival to first token, ITL every gap between two tokens, TPOT a request's mean gap, e2e arrival to "
         "last token. Goodput counts the requests that met the targets. Static batching takes what waits, up to "
         "--parallel requests, dynamic batching waits until so many are there, at most --max-wait; both run a batch to "
-        "the end of its longest answer (without computing padding) before the next begins.\n\n"
+        "the end of its longest answer before the next begins. Ended answers leave the batch, unless --padding has "
+        "them "
+        "computed on, as engines do that hold a batch in one tensor.\n\n"
         "A file has a JSON object a line: prompt_tokens or prompt (a list of token ids), output_tokens; optional "
         "arrival_ms, tenant, tenant_weight, priority, ttft_target_ms, itl_target_ms, prefix_group with prefix_tokens, "
         "and conversation: each further line of the same conversation is its next turn, whose prompt is what is new "

@@ -105,8 +105,10 @@ static void on_event(void *user, const sl_event *event)
     sl_replay_record *record = &p->replay->records[f->request];
     uint32_t wanted = p->options->trace->requests[f->request].n_output;
     if (event->kind == SL_EVENT_TOKEN) {
-        if (record->n_generated == wanted)
+        if (record->n_generated == wanted) { /* padding */
+            p->n_positions++;
             return;
+        }
         size_t at = record->first + record->n_generated++;
         p->replay->tokens[at] = event->sampled.token;
         p->replay->times_us[at] = record->last_us = now(p);
@@ -121,7 +123,7 @@ static void on_event(void *user, const sl_event *event)
     f->id = 0;
     if (record->n_generated > 0) {
         p->n_generating--;
-        p->n_positions -= record->n_prompt + record->n_generated - 1;
+        p->n_positions -= record->n_prompt + event->n_generated - 1;
     }
     record->n_cached = event->n_cached;
     record->failed = event->finish != SL_FINISH_LENGTH || record->n_generated < wanted;
@@ -160,12 +162,12 @@ static void submit(player *p, uint32_t request)
     sl_request wanted = {
         .prompt = p->prompt,
         .n_prompt = r->n_prompt,
-        .max_tokens = r->n_output,
+        .max_tokens = r->n_output + r->n_padding,
         .tenant = r->tenant,
         .tenant_weight = r->tenant_weight,
         .priority = r->priority,
-        .ttft_target_us = record->ttft_target_us,
-        .itl_target_us = record->itl_target_us,
+        .ttft_target_us = p->options->hide_targets ? 0 : record->ttft_target_us,
+        .itl_target_us = p->options->hide_targets ? 0 : record->itl_target_us,
         .sampling = sl_sample_params_default(),
         .on_event = on_event,
         .user = &p->flights[request],

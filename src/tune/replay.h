@@ -13,6 +13,7 @@ typedef struct sl_replay_options {
     uint32_t n_vocab;                      /* of the model: the trace's tokens are below it */
     uint32_t n_kv_groups;                  /* of its plan; 0 = 1 */
     int64_t ttft_target_us, itl_target_us; /* of requests to which the trace gives none; 0 = none */
+    bool hide_targets;                     /* the report counts by the targets, the engine is not told of them */
     bool (*stop)(void *user);              /* asked between steps; true ends the replay; may be NULL */
     void *user;
 } sl_replay_options;
@@ -22,7 +23,7 @@ typedef struct sl_replay_record {
     int64_t arrival_us, first_us, last_us; /* first and last token; 0 where there was none */
     uint32_t n_prompt, n_cached, n_generated;
     uint32_t tenant;
-    int64_t ttft_target_us, itl_target_us; /* that it was submitted with; 0 = none */
+    int64_t ttft_target_us, itl_target_us; /* that it is counted by; 0 = none */
     size_t first;                          /* its tokens and their times stand in the replay's arrays from here on */
     bool failed;                           /* refused or ended by an error, or a turn behind such a one */
     sl_err error;

@@ -150,6 +150,14 @@ static const spec specs[] = {
      .prompt = UNIFORM(16, 256),
      .output = UNIFORM(16, 128),
      .flood = 20},
+    {.name = "equal-tenants",
+     .summary = "the same, but both tenants send as much",
+     .n_requests = 525,
+     .arrivals = SL_ARRIVALS_POISSON,
+     .rate = 4,
+     .prompt = UNIFORM(16, 256),
+     .output = UNIFORM(16, 128),
+     .flood = 1},
 };
 
 enum { BURST = 8 };
@@ -339,4 +347,25 @@ double sl_trace_bound(const sl_trace *trace, uint32_t n_parallel)
     }
     uint64_t least = SL_MAX(sl_ceil_div(sum, n_parallel), longest);
     return least > 0 ? (double)in_batches / (double)least : 1;
+}
+
+sl_status sl_trace_pad(sl_trace *trace, uint32_t n_parallel, sl_err *err)
+{
+    for (size_t i = 0; i < trace->n_requests; i++) {
+        const sl_trace_request *r = &trace->requests[i], *first = &trace->requests[0];
+        if (r->arrival_us > 0 || r->follows || r->priority != first->priority || r->tenant != first->tenant)
+            SL_FAIL(err, SL_ERR_ARGUMENT,
+                    "padding needs a trace whose requests come all at once, of one tenant and priority; request %zu "
+                    "differs",
+                    i + 1);
+    }
+    for (size_t begin = 0; begin < trace->n_requests; begin += n_parallel) {
+        size_t end = SL_MIN(begin + n_parallel, trace->n_requests);
+        uint32_t longest = 0;
+        for (size_t i = begin; i < end; i++)
+            longest = SL_MAX(longest, trace->requests[i].n_output);
+        for (size_t i = begin; i < end; i++)
+            trace->requests[i].n_padding = longest - trace->requests[i].n_output;
+    }
+    return SL_OK;
 }

@@ -19,6 +19,7 @@ typedef struct sl_trace_request {
     int64_t arrival_us; /* after the begin; of a turn that follows another, after that one's end */
     uint32_t n_prompt;  /* of the whole prompt */
     uint32_t n_output;  /* at least 1; generation does not stop before */
+    uint32_t n_padding; /* tokens to compute behind the output, which nobody asked for */
     uint32_t n_prefix;
     uint32_t prefix_group;                 /* 0 = none */
     uint32_t follows;                      /* 1 + index of the turn before it in its conversation; 0 = none */
@@ -84,5 +85,10 @@ uint32_t sl_trace_n_history(const sl_trace *trace, size_t request);
  * over the least number of steps, max(ceil(sum of steps / n_parallel), longest output). It is a bound on time where a step
  * with more sequences takes no less than one with fewer, since the prompts' work is the same in both. */
 double sl_trace_bound(const sl_trace *trace, uint32_t n_parallel);
+
+/* Gives every request the padding that it has in static batches of n_parallel in the trace's order, as engines compute them
+ * that cannot take a sequence out of a batch: each goes on to the end of its batch's longest output. SL_ERR_ARGUMENT unless
+ * all requests come at the begin, with equal priorities and one tenant, so that these are the engine's batches. */
+SL_WARN_UNUSED sl_status sl_trace_pad(sl_trace *trace, uint32_t n_parallel, sl_err *err);
 
 #endif

@@ -4,7 +4,8 @@ import harness
 
 PERCENTILES = {"n", "mean", "p50", "p90", "p99", "max"}
 LATENCIES = {"ttft_ms", "itl_ms", "tpot_ms", "e2e_ms"}
-TRACES = ["fixed", "uniform", "lognormal", "poisson", "bursty", "shared-prefix", "long-prefix", "chat", "two-tenants"]
+TRACES = ["fixed", "uniform", "lognormal", "poisson", "bursty", "shared-prefix", "long-prefix", "chat", "two-tenants",
+          "equal-tenants"]
 
 
 class Throughput(harness.Case):
@@ -76,6 +77,20 @@ class Throughput(harness.Case):
                         '{"prompt_tokens": 9, "output_tokens": 4, "tenant": "x", "tenant_weight": 2, "priority": 1}\n')
         self.assertEqual(self.report("--trace", path)["goodput"]["good"], 2)
         self.assertEqual(self.report("--trace", path, "--ttft-target", 0.001)["goodput"]["good"], 1)
+
+    def test_hidden_targets(self):
+        hidden = self.report("-n", 4, "--ttft-target", 1e6, "--itl-target", 1e6, "--hide-targets")
+        self.assertEqual(hidden["goodput"]["good"], 4)  # they still count
+
+    def test_padding(self):
+        static = self.report("--batching", "static", "-n", 8, "--parallel", 4)
+        padded = self.report("--batching", "static", "--padding", "-n", 8, "--parallel", 4)
+        self.assertEqual(padded["batching"], "padded static")
+        for field in ("requests", "failed", "prompt_tokens", "generated_tokens"):  # padding counts for nothing
+            self.assertEqual(padded[field], static[field])
+        self.assertGreater(padded["kv"]["most_blocks_used"], static["kv"]["most_blocks_used"])
+        self.assert_bad(2, "--batching static", "--padding")
+        self.assert_bad(2, "all at once", "--padding", "--batching", "static", "--trace", "poisson")
 
     def test_max_wait(self):
         waits = self.report("--trace", "fixed", "-n", 2, "--batching", "dynamic", "--max-wait", 300)

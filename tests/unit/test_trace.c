@@ -46,9 +46,11 @@ static void test_builtin_traces_are_committed(void **state)
         const char *name;
         uint64_t digest;
     } known[] = {
-        {"fixed", 0x777e59f1d4871459u},       {"uniform", 0xa3159237d897aceeu}, {"lognormal", 0xc7ed5c80f70d9377u},
-        {"poisson", 0xee73942eaddfe2e1u},     {"bursty", 0x5ab19f3e2e7c6ea1u},  {"shared-prefix", 0x5b5f695d3a83ff14u},
-        {"long-prefix", 0xc1d03ea5b50b443du}, {"chat", 0x8026a79324925fccu},    {"two-tenants", 0x1b509b7dd27ebcc1u},
+        {"fixed", 0x777e59f1d4871459u},       {"uniform", 0xa3159237d897aceeu},
+        {"lognormal", 0xc7ed5c80f70d9377u},   {"poisson", 0xee73942eaddfe2e1u},
+        {"bursty", 0x5ab19f3e2e7c6ea1u},      {"shared-prefix", 0x5b5f695d3a83ff14u},
+        {"long-prefix", 0xc1d03ea5b50b443du}, {"chat", 0x8026a79324925fccu},
+        {"two-tenants", 0x1b509b7dd27ebcc1u}, {"equal-tenants", 0x6e03ffec0d2b0c01u},
     };
     assert_null(sl_trace_builtin(SL_COUNTOF(known), NULL));
     for (size_t i = 0; i < SL_COUNTOF(known); i++) {
@@ -207,6 +209,12 @@ static void test_tenants_and_groups(void **state)
     assert_int_equal(trace->n_tenants, 2);
     assert_true(fabs((double)n_b / MANY - 1.0 / 21) < 4 * sqrt(20.0 / 441 / MANY));
     sl_trace_close(trace);
+    trace = make("equal-tenants", (sl_trace_options){.seed = 14, .n_requests = MANY});
+    n_b = 0;
+    for (size_t i = 0; i < MANY; i++)
+        n_b += trace->requests[i].tenant;
+    assert_true(fabs((double)n_b / MANY - 0.5) < 4 * sqrt(0.25 / MANY));
+    sl_trace_close(trace);
     trace = make("shared-prefix", (sl_trace_options){.seed = 14, .n_requests = MANY});
     for (size_t i = 0; i < MANY; i++) {
         assert_in_range(trace->requests[i].prefix_group, 1, 4);
@@ -291,6 +299,27 @@ static void test_bound(void **state)
     assert_true(sl_trace_bound(&trace, 5) == 1); /* the longest output is a bound of its own */
     trace.n_requests = 0;
     assert_true(sl_trace_bound(&trace, 4) == 1);
+}
+
+static void test_padding(void **state)
+{
+    (void)state;
+    sl_trace_request requests[5] = {
+        {.n_output = 11}, {.n_output = 1}, {.n_output = 1}, {.n_output = 12}, {.n_output = 6}};
+    static const uint32_t expected[5] = {0, 10, 11, 0, 0};
+    sl_trace trace = {.requests = requests, .n_requests = 5};
+    sl_err err;
+    assert_int_equal(sl_trace_pad(&trace, 2, &err), SL_OK);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(requests[i].n_padding, expected[i]);
+    requests[3].arrival_us = 1;
+    assert_int_equal(sl_trace_pad(&trace, 2, &err), SL_ERR_ARGUMENT);
+    requests[3] = (sl_trace_request){.n_output = 12, .priority = 1};
+    assert_int_equal(sl_trace_pad(&trace, 2, &err), SL_ERR_ARGUMENT);
+    requests[3] = (sl_trace_request){.n_output = 12, .tenant = 1};
+    assert_int_equal(sl_trace_pad(&trace, 2, &err), SL_ERR_ARGUMENT);
+    requests[3] = (sl_trace_request){.n_output = 12, .follows = 1};
+    assert_int_equal(sl_trace_pad(&trace, 2, &err), SL_ERR_ARGUMENT);
 }
 
 static void test_bad_options(void **state)
@@ -691,6 +720,7 @@ int main(void)
         cmocka_unit_test(test_prefixes_are_shared),
         cmocka_unit_test(test_cut_to_context),
         cmocka_unit_test(test_bound),
+        cmocka_unit_test(test_padding),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_file),
         cmocka_unit_test(test_bad_files),
