@@ -68,7 +68,7 @@ uninstall: ## remove what `make install` with the same PREFIX and DESTDIR put th
 	@env PREFIX=$(call quote,PREFIX) LIBDIR=$(call quote,LIBDIR) DESTDIR=$(call quote,DESTDIR) tools/uninstall.sh
 
 clean: ## remove all that was built
-	@rm -rf build build-asan build-fuzz
+	@rm -rf build build-asan build-tsan build-fuzz
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BUILD, ASAN, FUZZ = ROOT / "build", ROOT / "build-asan", ROOT / "build-fuzz"
+BUILD, ASAN, TSAN, FUZZ = ROOT / "build", ROOT / "build-asan", ROOT / "build-tsan", ROOT / "build-fuzz"
 LOGS = BUILD / "test-logs"
 MODELS = ("smollm2", "gemma3-270m")
 SANITIZE = ["-Db_sanitize=address,undefined", "-Dbuildtype=debugoptimized", "-Db_lundef=false"]
@@ -27,10 +27,14 @@ SANITIZE = ["-Db_sanitize=address,undefined", "-Dbuildtype=debugoptimized", "-Db
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "halt_on_error=1:abort_on_error=1:detect_stack_use_after_return=0",
     "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
 }
 # The model suite takes hours under the sanitizers; the same code runs there on the tiny models.
 ASAN_SUITES = ["--no-suite", "model", "--no-suite", "install", "--no-suite", "mutations",
                "--no-suite", "techniques"]
+# Where several threads meet: workers, the engine on two of them, the service, both ways into it.
+TSAN_TESTS = ["base", "requests", "thousand", "service", "api", "api_misuse", "examples", "server_http", "server_api",
+              "cli_run_llama", "cli_input_llama"]
 
 
 @dataclass
@@ -170,6 +174,13 @@ def piece_asan(log, options):
     return meson_test(log, ASAN, ["--timeout-multiplier", "5", "--no-suite", "long", *ASAN_SUITES], SANITIZER_ENV)
 
 
+def piece_tsan(log, options):
+    configure(log, TSAN, ["-Dtests=true", "-Dwerror=true", "-Db_sanitize=thread", "-Dbuildtype=debugoptimized",
+                          "-Db_lundef=false"], {"CC": "gcc"})
+    build(log, TSAN)
+    return meson_test(log, TSAN, ["--timeout-multiplier", "5", *TSAN_TESTS], SANITIZER_ENV)
+
+
 def fuzz_one(target, seconds):
     """Runs one fuzz target from its seeds; its name, tally and figures."""
     name = target.stem
@@ -209,9 +220,10 @@ def piece_fuzz(log, options):
 
 
 PIECES = {name: globals()["piece_" + name]
-          for name in ("includes", "format", "build", "models", "client", "release", "install", "asan", "fuzz")}
+          for name in ("includes", "format", "build", "models", "client", "release", "install", "asan", "tsan", "fuzz")}
+LONG_PIECES = {"tsan"}  # left out unless --long or --only asks for them
 # A piece that needs another one's result is run after it even when --only names it alone.
-NEEDS = {"models": ["build"], "release": ["build", "models", "client"], "asan": ["client"], "install": ["build"]}
+NEEDS = {"models": ["build"], "release": ["build", "models", "client"], "asan": ["client"], "tsan": ["client"], "install": ["build"]}
 
 
 def run_piece(name, options):
@@ -239,13 +251,13 @@ def main():
     parser = argparse.ArgumentParser(description="run everything that must pass")
     parser.add_argument("--only", metavar="PIECE", action="append", choices=PIECES, help="run this piece, and those it needs")
     parser.add_argument("--list", action="store_true", help="name the pieces and end")
-    parser.add_argument("--long", action="store_true", help="with the tests of Meson's suite `long`")
+    parser.add_argument("--long", action="store_true", help="with Meson's suite `long` and the thread sanitizer")
     parser.add_argument("--fuzz-seconds", type=int, default=15, help="for each fuzz target (default 15)")
     options = parser.parse_args()
     if options.list:
         print(*PIECES, sep="\n")
         return 0
-    chosen = set(options.only or PIECES)
+    chosen = set(options.only or (PIECES if options.long else PIECES.keys() - LONG_PIECES))
     for name in list(chosen):
         chosen |= set(NEEDS.get(name, []))
     LOGS.mkdir(parents=True, exist_ok=True)
