@@ -12,15 +12,17 @@ typedef struct sl_http sl_http;
 typedef struct sl_conn sl_conn;
 
 typedef struct sl_http_options {
-    uint32_t max_connections;
-    size_t max_body;       /* bytes of one request's body, chunk framing included */
-    size_t max_all_bodies; /* bytes of all bodies that are held */
-    int idle_s;            /* an open connection without a request */
-    int head_s, body_s;    /* from the first byte of a head or body to its last */
-    int write_s;           /* without one byte of an answer being taken */
+    uint32_t max_connections; /* idle ones, the longest first, make room for new ones */
+    size_t max_body;          /* bytes of one request's body, chunk framing included */
+    size_t max_all_bodies;    /* bytes of all bodies that are held */
+    int idle_s;               /* an open connection without a request */
+    int head_s, body_s;       /* from the first byte of a head or body to its last */
+    int write_s;              /* without one byte of an answer being taken */
 
     /* A head has come, its body not yet: 0, or the status and *message that refuse it, which closes the connection. */
     int (*on_head)(void *user, const sl_http_head *head, const char **message);
+    /* The connection itself has answered with an error: on_head's, or one that is none of a request's. */
+    void (*on_refused)(void *user, int status);
     /* A whole request; body (n_bytes, NUL behind them) is valid until the call is over unless taken by
      * sl_conn_take_body. The answer may come at once or later. */
     void (*on_request)(void *user, sl_conn *conn, const sl_http_head *head, const char *body, size_t n_bytes);
@@ -44,8 +46,8 @@ uint32_t sl_http_n_connections(const sl_http *http);
 
 /* From now on every answer closes its connection. */
 void sl_http_drain(sl_http *http);
-/* True when nothing waits to be sent. */
-bool sl_http_flushed(const sl_http *http);
+/* Connections to which something waits to be sent. */
+uint32_t sl_http_n_unsent(const sl_http *http);
 
 /* What on_gone and on_drained get; NULL for nothing. */
 void sl_conn_set_call(sl_conn *conn, void *call);
@@ -68,5 +70,7 @@ bool sl_conn_is_full(const sl_conn *conn);
 /* Answers with an OpenAI-style error object; the connection's own errors look alike. retry_s > 0: Retry-After. */
 void sl_conn_reply_error(sl_conn *conn, int status, const char *code, const char *param, int retry_s,
                          const char *message);
+/* The same for 405: allow names the methods that the path has. */
+void sl_conn_reply_method(sl_conn *conn, const char *allow, const char *message);
 
 #endif

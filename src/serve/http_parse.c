@@ -96,7 +96,7 @@ static int parse_request_line(slice line, sl_http_head *head)
 
 /* What the headers said that must be said once, or not together. */
 typedef struct {
-    bool host, length, transfer, authorization, origin;
+    bool host, length, transfer, authorization, origin, close;
 } seen_headers;
 
 static int parse_length(slice value, sl_http_head *head, seen_headers *seen)
@@ -112,14 +112,15 @@ static int parse_length(slice value, sl_http_head *head, seen_headers *seen)
     return 0;
 }
 
-static void parse_connection(slice value, sl_http_head *head)
+/* RFC 9112 9.3: close counts, whatever else is said. */
+static void parse_connection(slice value, sl_http_head *head, seen_headers *seen)
 {
     for (bool more = true; more;) {
         slice option;
         more = cut(&value, ',', &option);
         option = trim(more ? option : value);
         if (is_name(option, "close"))
-            head->keep_alive = false;
+            seen->close = true;
         else if (is_name(option, "keep-alive"))
             head->keep_alive = true;
     }
@@ -145,8 +146,8 @@ static int parse_header(slice name, slice value, sl_http_head *head, seen_header
         seen->transfer = head->chunked = true;
         return is_name(value, "chunked") ? 0 : 501;
     } else if (is_name(name, "connection")) {
-        parse_connection(value, head);
-    } else if (is_name(name, "expect")) {
+        parse_connection(value, head, seen);
+    } else if (is_name(name, "expect") && !head->http10) { /* RFC 9110 10.1.1: HTTP/1.0 has none */
         head->expects_continue = true;
         return is_name(value, "100-continue") ? 0 : 417;
     } else if (is_name(name, "content-encoding")) {
@@ -193,6 +194,7 @@ int sl_http_parse_head(const char *bytes, size_t n_bytes, sl_http_head *head)
     }
     if (head->method[0] == '\0' || rest.n != 0)
         return 400;
+    head->keep_alive &= !seen.close;
     /* A length beside chunks, or chunks in a version that has none, is how requests are smuggled (RFC 9112 6.1). */
     if ((seen.length && seen.transfer) || (head->http10 && seen.transfer) || (!head->http10 && !seen.host))
         return 400;
@@ -201,7 +203,21 @@ int sl_http_parse_head(const char *bytes, size_t n_bytes, sl_http_head *head)
 
 /* ---- chunked bodies ---- */
 
-enum { SIZE, EXTENSION, SIZE_END, DATA, DATA_CR, DATA_LF, TRAILER, TRAILER_LINE, TRAILER_END, LAST_LF, ENDED, BROKEN };
+enum {
+    SIZE,
+    SIZE_SPACE,
+    EXTENSION,
+    SIZE_END,
+    DATA,
+    DATA_CR,
+    DATA_LF,
+    TRAILER,
+    TRAILER_LINE,
+    TRAILER_END,
+    LAST_LF,
+    ENDED,
+    BROKEN
+};
 
 static int hex_digit(char c)
 {
@@ -225,8 +241,10 @@ static int read_size(sl_http_chunks *c, char byte)
         return BROKEN;
     if (byte == '\r')
         return SIZE_END;
-    bool text = byte == '\t' || ((unsigned char)byte >= ' ' && byte != 127);
-    return text && (c->state == EXTENSION || byte == ';' || byte == ' ' || byte == '\t') ? EXTENSION : BROKEN;
+    bool space = byte == ' ' || byte == '\t';
+    if (c->state != EXTENSION && byte != ';')
+        return space ? SIZE_SPACE : BROKEN;
+    return space || ((unsigned char)byte > ' ' && byte != 127) ? EXTENSION : BROKEN;
 }
 
 static int read_trailer(sl_http_chunks *c, char byte)
@@ -247,6 +265,7 @@ static int read_framing(sl_http_chunks *c, char byte)
 {
     switch (c->state) {
     case SIZE:
+    case SIZE_SPACE:
     case EXTENSION:
         return read_size(c, byte);
     case SIZE_END:

@@ -40,6 +40,19 @@ void sl_metrics_observe(sl_metrics *metrics, sl_metric which, int64_t duration_u
     h->sum += seconds;
 }
 
+/* What this server answers with. */
+static const int statuses[] = {200, 400, 401, 403, 404, 405, 408, 413, 414,
+                               415, 417, 422, 429, 431, 500, 501, 503, 505};
+_Static_assert(SL_COUNTOF(statuses) <= SL_MAX_STATUSES, "room for a count of each");
+
+void sl_metrics_count(sl_metrics *metrics, int status)
+{
+    size_t i = 0;
+    while (i < SL_COUNTOF(statuses) && statuses[i] != status)
+        i++;
+    metrics->responses[i]++;
+}
+
 typedef struct {
     sl_textbuf *out;
     const char *model; /* label value, escaped */
@@ -85,11 +98,13 @@ static void write_endings(const writer *w, const sl_metrics *metrics)
 /* What vLLM has no name for. */
 static void write_own(const writer *w, const sl_metrics *metrics, const sl_service_stats *stats, uint32_t n_connections)
 {
-    sl_textbuf_text(w->out,
-                    "# HELP sluice:http_responses_total HTTP answers\n# TYPE sluice:http_responses_total counter\n");
-    for (size_t i = 2; i < SL_COUNTOF(metrics->responses); i++)
-        sl_textbuf_format(w->out, "sluice:http_responses_total{code=\"%zuxx\"} %llu\n", i,
+    sl_textbuf_text(w->out, "# HELP sluice:http_responses_total HTTP answers by status\n"
+                            "# TYPE sluice:http_responses_total counter\n");
+    for (size_t i = 0; i < SL_COUNTOF(statuses); i++)
+        sl_textbuf_format(w->out, "sluice:http_responses_total{code=\"%d\"} %llu\n", statuses[i],
                           (unsigned long long)metrics->responses[i]);
+    sl_textbuf_format(w->out, "sluice:http_responses_total{code=\"other\"} %llu\n",
+                      (unsigned long long)metrics->responses[SL_COUNTOF(statuses)]);
     sl_textbuf_format(w->out,
                       "# HELP sluice:connections Open connections\n# TYPE sluice:connections gauge\n"
                       "sluice:connections %u\n"

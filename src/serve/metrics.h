@@ -5,7 +5,7 @@
 #include "app/service.h"
 #include "serve/textbuf.h"
 
-enum { SL_MAX_BUCKETS = 24 };
+enum { SL_MAX_BUCKETS = 24, SL_MAX_STATUSES = 20 };
 
 /* Counts of values in (edge[i-1], edge[i]]; the last one is above all edges. */
 typedef struct sl_histogram {
@@ -30,11 +30,14 @@ typedef struct sl_metrics {
     sl_histogram histograms[SL_METRIC_COUNT];
     uint64_t prompt_tokens, generation_tokens;
     uint64_t endings[SL_ENDED_COUNT];
-    uint64_t responses[6]; /* HTTP answers by hundreds of their status */
+    uint64_t responses[SL_MAX_STATUSES + 1]; /* HTTP answers by status; the last one: others */
 } sl_metrics;
 
 /* Adds a duration. */
 void sl_metrics_observe(sl_metrics *metrics, sl_metric which, int64_t duration_us);
+
+/* Counts an HTTP answer. */
+void sl_metrics_count(sl_metrics *metrics, int status);
 
 /* Writes everything as Prometheus text, version 0.0.4. */
 void sl_metrics_write(const sl_metrics *metrics, const sl_service_stats *stats, uint32_t n_connections,

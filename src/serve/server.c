@@ -32,7 +32,7 @@ enum {
 
 void sl_server_count(sl_server *server, int status)
 {
-    server->metrics.responses[status / 100]++;
+    sl_metrics_count(&server->metrics, status);
 }
 
 void sl_server_refuse(sl_server *server, sl_conn *conn, int status, const char *code, const char *param, int retry_s,
@@ -181,7 +181,6 @@ static int on_head(void *user, const sl_http_head *head, const char **message)
 {
     sl_server *server = user;
     if (is_stranger(server, head)) {
-        sl_server_count(server, 403);
         *message =
             "Host or Origin names another site: without keys only this machine may ask, and no page of elsewhere in "
             "its browser (--api-key-file or --no-auth change that)";
@@ -190,10 +189,20 @@ static int on_head(void *user, const sl_http_head *head, const char **message)
     if (!server->options.keys || strncmp(head->path, "/v1/", 4) != 0 ||
         sl_keys_find(server->options.keys, head->authorization) > 0)
         return 0;
-    sl_server_count(server, 401);
     *message =
         head->authorization[0] ? "this API key is not known here" : "an API key is needed: Authorization: Bearer KEY";
     return 401;
+}
+
+static void on_refused(void *user, int status)
+{
+    sl_server_count(user, status);
+}
+
+static void refuse_method(sl_server *server, sl_conn *conn, bool post)
+{
+    sl_server_count(server, 405);
+    sl_conn_reply_method(conn, post ? "POST" : "GET, HEAD", post ? "use POST here" : "use GET here");
 }
 
 static void on_request(void *user, sl_conn *conn, const sl_http_head *head, const char *body, size_t n_body)
@@ -207,7 +216,7 @@ static void on_request(void *user, sl_conn *conn, const sl_http_head *head, cons
         if (routes[i].post ? post : get)
             routes[i].handle(server, conn, head, n_body);
         else
-            sl_server_refuse(server, conn, 405, NULL, NULL, 0, routes[i].post ? "use POST here" : "use GET here");
+            refuse_method(server, conn, routes[i].post);
         return;
     }
     sl_server_refuse(server, conn, 404, NULL, NULL, 0, "there is nothing at this path");
@@ -286,7 +295,7 @@ static void on_signal(evutil_socket_t fd, short what, void *user)
 static void on_poll(evutil_socket_t fd, short what, void *user)
 {
     sl_server *server = user;
-    if (server->n_calls == 0 && sl_http_flushed(server->http))
+    if (server->n_calls == 0 && sl_http_n_unsent(server->http) == 0)
         event_base_loopbreak(server->base);
 }
 
@@ -324,7 +333,7 @@ static uint32_t most_connections(uint32_t wanted)
         (void)!getrlimit(RLIMIT_NOFILE, &limit);
     }
     return limit.rlim_cur > 2 * OTHER_DESCRIPTORS ? (uint32_t)SL_MIN((rlim_t)wanted, limit.rlim_cur - OTHER_DESCRIPTORS)
-                                                  : OTHER_DESCRIPTORS;
+                                                  : SL_MIN(wanted, (uint32_t)OTHER_DESCRIPTORS);
 }
 
 static sl_status listen_at(sl_server *server, const struct sockaddr *address, socklen_t n_address, sl_err *err)
@@ -344,6 +353,7 @@ static sl_status listen_at(sl_server *server, const struct sockaddr *address, so
                             .body_s = client_s,
                             .write_s = client_s,
                             .on_head = on_head,
+                            .on_refused = on_refused,
                             .on_request = on_request,
                             .on_gone = on_gone,
                             .on_drained = on_drained,

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Http(harness.Case):
             self.assertEqual(status, expected, path)
             if status >= 400:
                 self.assertEqual(set(json.loads(body)["error"]), {"message", "type", "param", "code"})
-            self.assertEqual("allow" in headers, status == 405)
+            self.assertEqual(headers.get("allow"), None if status != 405 else "POST" if "v1" in path else "GET, HEAD")
         with server.connect() as connection:
             connection.sendall(request("HEAD", "/health"))
             status, headers, body = Reader(connection).response("HEAD")
@@ -94,6 +95,16 @@ class Http(harness.Case):
             self.assertEqual(len(events(reader.buffer)[-1]["choices"]), 1)
             self.assertEqual(connection.recv(1), b"")
 
+    def test_http10_expects_nothing(self):
+        server = self.start()
+        with server.connect() as connection:
+            body = json.dumps(SHORT)
+            connection.sendall(f"POST /v1/completions HTTP/1.0\r\nContent-Length: {len(body)}\r\n"
+                               "Expect: 100-continue\r\n\r\n".encode())
+            self.assertFalse(readable(connection, 0.3))
+            connection.sendall(body.encode())
+            self.assertEqual(Reader(connection).response()[0], 200)
+
     # ---- limits ----
 
     def assert_refused(self, status, data):
@@ -123,6 +134,33 @@ class Http(harness.Case):
         self.assert_refused(413, chunked + b"fffff0\r\n" + b"x" * 2_000_000)
         self.assert_refused(400, post + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
         self.assert_alive()
+
+    def test_refusals_are_counted(self):
+        keys = self.home / "keys"
+        keys.write_text("secret\n")
+        open_server = self.start("--max-body", 1, "--client-timeout", 1)
+        keyed = running.Server(self, "--api-key-file", keys)
+        get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+        post = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+        cases = [(400, b"GET\r\n\r\n"), (400, post + b"Transfer-Encoding: chunked\r\n\r\nx"),
+                 (400, request("POST", "/v1/completions", b"{")),
+                 (403, b"GET /health HTTP/1.1\r\nHost: example.com\r\n\r\n"), (404, request("GET", "/none")),
+                 (405, request("GET", "/v1/completions")), (408, post + b"Content-Length: 5\r\n\r\n"),
+                 (413, post + b"Content-Length: 1000001\r\n\r\n"),
+                 (414, b"GET /" + b"x" * 300 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+                 (415, post + b"Content-Encoding: gzip\r\n\r\n"), (417, post + b"Expect: x\r\n\r\n"),
+                 (431, get + b"X: " + b"x" * 20000), (501, post + b"Transfer-Encoding: gzip\r\n\r\n"),
+                 (505, b"GET / HTTP/2.0\r\n\r\n"), (401, request("GET", "/v1/models"))]
+        expected = {}
+        for status, data in cases:
+            with (keyed if status == 401 else open_server).connect() as connection:
+                connection.sendall(data)
+                self.assertEqual(Reader(connection).response()[0], status, data[:80])
+            expected[status] = expected.get(status, 0) + 1
+        for status, n in expected.items():
+            metrics = (keyed if status == 401 else open_server).metrics()
+            self.assertEqual(metrics[f'sluice:http_responses_total{{code="{status}"}}'], n, status)
+        self.assertEqual(open_server.metrics()['sluice:http_responses_total{code="other"}'], 0)
 
     def test_slow_headers(self):
         server = self.start()
@@ -290,6 +328,22 @@ class Http(harness.Case):
         connection.sendall(request("POST", "/v1/completions", LONG))
         connection.close()
         server.wait_for(is_idle)
+        self.assert_alive()
+
+    def test_vanished_behind_pipelined_input(self):
+        """However much a client has sent behind its request, that it leaves is seen at once."""
+        server = self.start("--parallel", 1)
+        for n, reset in ((2500, False), (2500, True), (100_000, False)):
+            before = server.metrics()["vllm:generation_tokens_total"]
+            connection = server.connect()
+            connection.sendall(request("POST", "/v1/completions", LONG))
+            server.wait_for(is_busy)
+            connection.sendall(request("GET", "/health") * n)
+            if reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.close()
+            server.wait_for(is_idle)
+            self.assertLess(server.metrics()["vllm:generation_tokens_total"] - before, 100 * 250)
         self.assert_alive()
 
     def test_slow_client(self):

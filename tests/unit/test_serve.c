@@ -42,6 +42,13 @@ static void test_head(void **state)
     assert_true(head.http10 && head.keep_alive);
     assert_int_equal(parse_head("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n", &head), 0);
     assert_false(head.keep_alive);
+    assert_int_equal(parse_head("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, keep-alive\r\n"
+                                "Connection: keep-alive\r\n\r\n",
+                                &head),
+                     0);
+    assert_false(head.keep_alive); /* whatever else is said */
+    assert_int_equal(parse_head("POST / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n", &head), 0);
+    assert_false(head.expects_continue); /* that version has none */
     assert_int_equal(parse_head("PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", &head), 0);
     assert_true(head.chunked);
 }
@@ -184,6 +191,9 @@ static void test_chunks(void **state)
         {"-2\r\na", "BAD"},
         {"\r\n", "BAD"},
         {" 1\r\na\r\n", "BAD"},
+        {"1 1\r\na\r\n", "BAD"},
+        {"1 x\r\na\r\n", "BAD"},
+        {"1 \t;x\r\na\r\n0\r\n\r\n", "a"},
         {"0x1\r\na\r\n", "BAD"},
         {"100000000\r\n", "BAD"},
         {"ffffffffffffffff1\r\n", "BAD"},
