@@ -59,6 +59,7 @@ static sl_status read_options(const sl_args *args, const sl_bundle *bundle, uint
                                                .pin = sl_args_flag(args, "pin")}};
     options->client_s = (uint32_t)sl_args_uint(args, "client-timeout");
     options->keep_alive_s = (uint32_t)sl_args_uint(args, "keep-alive");
+    options->drain_s = (uint32_t)sl_args_uint(args, "drain-timeout");
     for (int i = 0; sl_args_given(args, "pooling") && poolings[i]; i++)
         if (strcmp(sl_args_text(args, "pooling"), poolings[i]) == 0)
             options->pooling = (sl_pooling)(SL_POOLING_MEAN + i);
@@ -200,6 +201,14 @@ static const sl_option options[] = {
      .max = 86400,
      .fallback = "10",
      .help = "seconds after which a stream that has nothing to say yet gets a comment line"},
+    {.name = "drain-timeout",
+     .kind = SL_OPTION_UINT,
+     .flags = SL_OPTION_SETTING,
+     .argument = "S",
+     .min = 1,
+     .max = 86400,
+     .fallback = "30",
+     .help = "most seconds for what still runs after SIGTERM or Ctrl-C; then it is cut off, and the exit code is 1"},
     {.name = "pooling",
      .kind = SL_OPTION_CHOICE,
      .flags = SL_OPTION_SETTING,
@@ -228,7 +237,8 @@ const sl_command sl_cmd_serve = {
     .description =
         "Serves /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models as OpenAI's clients expect them, "
         "and /health and /metrics. Says in one line on standard error when it is ready.\n\n"
-        "SIGTERM or Ctrl-C lets the requests that run end and refuses new ones; a second one ends at once.",
+        "SIGTERM or Ctrl-C lets the requests that run end, for --drain-timeout at most, and refuses new ones; a second "
+        "one ends at once.",
     .examples = "sluice serve -m smollm2\n"
                 "sluice serve -m smollm2 --host 0.0.0.0 --api-key-file keys.txt --parallel 32\n"
                 "curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 20}'",

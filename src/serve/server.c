@@ -26,6 +26,7 @@ enum {
     HEAD_S = 10,
     CLIENT_S = 60,
     KEEP_ALIVE_S = 10,
+    DRAIN_S = 30,
     SAVE_S = 300, /* what the engine has learned */
     POLL_MS = 20, /* while draining */
 };
@@ -288,6 +289,7 @@ static void on_signal(evutil_socket_t fd, short what, void *user)
         event_base_loopbreak(server->base);
         return;
     }
+    server->drain_end_us = sl_clock_us() + (int64_t)server->options.drain_s * 1000000;
     sl_http_drain(server->http);
     event_add(server->poll, &interval);
 }
@@ -295,7 +297,11 @@ static void on_signal(evutil_socket_t fd, short what, void *user)
 static void on_poll(evutil_socket_t fd, short what, void *user)
 {
     sl_server *server = user;
-    if (server->n_calls == 0 && sl_http_n_unsent(server->http) == 0)
+    server->n_cut_off = server->n_calls;
+    server->n_not_taken = sl_http_n_unsent(server->http);
+    bool ended = server->n_cut_off == 0 && server->n_not_taken == 0;
+    server->overdue = !ended && sl_clock_us() >= server->drain_end_us;
+    if (ended || server->overdue)
         event_base_loopbreak(server->base);
 }
 
@@ -421,6 +427,8 @@ sl_status sl_server_open(const sl_bundle *bundle, const sl_server_options *optio
     server->options = *options;
     if (options->keep_alive_s == 0)
         server->options.keep_alive_s = KEEP_ALIVE_S;
+    if (options->drain_s == 0)
+        server->options.drain_s = DRAIN_S;
     if (options->pooling == SL_POOLING_NONE)
         server->options.pooling = sl_bundle_pooling(bundle);
     server->bundle = bundle;
@@ -479,5 +487,10 @@ sl_status sl_server_run(sl_server *server, sl_err *err)
         SL_FAIL(err, SL_ERR_INTERNAL, "the event loop has failed");
     if (server->n_signals > 1)
         SL_FAIL(err, SL_ERR_CANCELLED, "interrupted");
+    if (server->overdue)
+        SL_FAIL(err, SL_ERR_LIMIT,
+                "shutting down took longer than %u s (--drain-timeout): %u requests that ran were cut off, and %u "
+                "connections that had not taken their answer",
+                server->options.drain_s, server->n_cut_off, server->n_not_taken);
     return SL_OK;
 }

@@ -20,6 +20,7 @@ typedef struct sl_server_options {
     uint32_t n_text_threads;  /* 0 = 1 */
     uint32_t client_s;        /* most seconds for sending a body, or for taking none of an answer; 0 = 60 */
     uint32_t keep_alive_s;    /* a stream that has nothing to say gets a comment so often; 0 = 10 */
+    uint32_t drain_s;         /* after the first signal, most seconds for what runs; 0 = 30 */
     sl_pooling pooling;       /* of embeddings; NONE = as the model wants */
     sl_service_options service;
 } sl_server_options;
@@ -34,7 +35,7 @@ void sl_server_close(sl_server *server);
 const char *sl_server_address(const sl_server *server);
 
 /* Serves until SIGTERM or SIGINT comes; then new requests get 503, those that run go on to their end, and SL_OK is
- * returned. A second signal ends them: SL_ERR_CANCELLED. */
+ * returned. A second signal ends them: SL_ERR_CANCELLED; so do drain_s: SL_ERR_LIMIT, which says how many they were. */
 SL_WARN_UNUSED sl_status sl_server_run(sl_server *server, sl_err *err);
 
 #endif

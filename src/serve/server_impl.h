@@ -28,7 +28,10 @@ struct sl_server {
     int64_t started_s; /* wall clock */
     sl_metrics metrics;
     uint32_t n_calls, n_signals;
-    int retry_s; /* when the client that was refused last should come back */
+    int64_t drain_end_us;            /* when those that still run are cut off */
+    uint32_t n_cut_off, n_not_taken; /* then: calls that ran, and connections that had not taken their answer */
+    bool overdue;                    /* there were such */
+    int retry_s;                     /* when the client that was refused last should come back */
     uint64_t last_call, nonce;
     pthread_mutex_t done_lock;
     sl_call *done; /* calls whose text job has ended; under done_lock */

@@ -398,7 +398,7 @@ class Http(harness.Case):
         return server.process.returncode, errors
 
     def test_drain(self):
-        server = self.start("--parallel", 2)
+        server = self.start("--parallel", 2, "--drain-timeout", 1000)
         with server.connect() as stream, server.connect() as other:
             stream.sendall(request("POST", "/v1/completions", {**LONG, "stream": True}))
             reader = Reader(stream)
@@ -428,6 +428,28 @@ class Http(harness.Case):
             time.sleep(0.1)
             server.process.send_signal(signal.SIGTERM)
             self.assertEqual(self.end(server), (130, b""))
+
+    def test_drain_ends(self):
+        """Neither what takes long nor a client that does not read its answer keeps the process."""
+        for n, body, options, words in (
+                (5, LONG, ("--parallel", 1, "--max-requests", 2000), rb"[1-9] requests that ran were cut off"),
+                (1, {**LONG, "stream": True, "logprobs": 20}, ("--parallel", 8, "--client-buffer", 100000),
+                 rb" 1 connections that had not taken their answer")):
+            server = self.start("--drain-timeout", 1, *options)
+            connections = [server.connect(receive_buffer=4096) for _ in range(n)]
+            for connection in connections:
+                connection.sendall(request("POST", "/v1/completions", body))
+            server.wait_for(is_busy)
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            code, errors = self.end(server)
+            self.assertTrue(0.9 < time.monotonic() - started < 60)
+            self.assertEqual((code, errors.count(b"\n")), (1, 1), errors)
+            self.assertRegex(errors, rb"--drain-timeout.*" + words)
+            for connection in connections:
+                with connection, self.assertRaises((ConnectionResetError, EOFError)):
+                    while True:
+                        Reader(connection).response()
 
     def test_idle_server_ends_at_once(self):
         server = self.start()
