@@ -160,10 +160,11 @@ sl_status sl_asked_open(const sl_runner *runner, const sl_query *q, sl_asked *ou
     SL_TRY(check_arrays(q, n_vocab, err));
     SL_TRY(check_embedding(q, err));
     SL_TRY(check_amounts(runner, q, err));
-    sl_sample_params sampling = sampling_of(q);
-    SL_TRY(sl_sample_params_check(&sampling, n_vocab, err));
-    SL_TRY(read_prompt(bundle, q, n_vocab, sl_service_context(runner->service), &out->prompt, err));
+    sl_sample_params sampling = sampling_of(q), checked = sampling;
     SL_TRY(collect_stops(bundle, q, &out->stops, err));
+    checked.stop_tokens = (sl_token_list){out->stops.ids, out->stops.n}; /* for min_tokens */
+    SL_TRY(sl_sample_params_check(&checked, n_vocab, err));
+    SL_TRY(read_prompt(bundle, q, n_vocab, sl_service_context(runner->service), &out->prompt, err));
     uint32_t max_tokens = q->pooling ? 0 : q->max_tokens;
     out->request = (sl_request){.prompt = out->prompt.ids,
                                 .n_prompt = out->prompt.n,

@@ -1,5 +1,7 @@
 #include "sample/sampler.h"
 
+#include <stdlib.h>
+
 sl_sample_params sl_sample_params_default(void)
 {
     return (sl_sample_params){.top_p = 1.0f, .repetition_penalty = 1.0f};
@@ -40,6 +42,48 @@ static sl_status check_bad_words(const sl_sample_params *params, uint32_t n_voca
     return SL_OK;
 }
 
+static bool test_bit(const uint8_t *bits, uint32_t i)
+{
+    return bits[i / 8] >> i % 8 & 1;
+}
+
+/* Marks the tokens that are ruled out from the beginning; returns how many there are. */
+static uint32_t mark_ruled_out(const sl_sample_params *params, uint32_t n_vocab, uint8_t *out)
+{
+    uint32_t n = 0;
+    size_t n_stops = params->min_tokens > 0 ? params->stop_tokens.n : 0;
+    for (size_t i = 0; i < n_stops + params->n_bad_words; i++) {
+        const sl_token_list *word = i < n_stops ? NULL : &params->bad_words[i - n_stops];
+        if (word && word->n != 1)
+            continue;
+        uint32_t token = word ? word->tokens[0] : params->stop_tokens.tokens[i];
+        if (token >= n_vocab || test_bit(out, token))
+            continue;
+        out[token / 8] |= (uint8_t)(1 << token % 8);
+        n++;
+    }
+    return n;
+}
+
+sl_status sl_sample_params_check_left(const sl_sample_params *params, uint32_t n_vocab, sl_err *err)
+{
+    const sl_token_list *allowed = &params->allowed_tokens;
+    if ((params->min_tokens == 0 || params->stop_tokens.n == 0) && params->n_bad_words == 0)
+        return SL_OK;
+    uint8_t *ruled_out = calloc(n_vocab / 8 + 1, 1);
+    if (!ruled_out)
+        SL_FAIL(err, SL_ERR_NOMEM, "no memory for a mask of %u tokens", n_vocab);
+    bool left = mark_ruled_out(params, n_vocab, ruled_out) < n_vocab && allowed->n == 0;
+    for (size_t i = 0; i < allowed->n && !left; i++)
+        left = allowed->tokens[i] >= n_vocab || !test_bit(ruled_out, allowed->tokens[i]);
+    free(ruled_out);
+    if (!left)
+        SL_FAIL(err, SL_ERR_ARGUMENT,
+                "no token is left to choose: min_tokens rules out those that end the answer, bad_words some, and "
+                "allowed_tokens names no others");
+    return SL_OK;
+}
+
 sl_status sl_sample_params_check(const sl_sample_params *params, uint32_t n_vocab, sl_err *err)
 {
     SL_TRY(check_range("temperature", params->temperature, 0, 100, err));
@@ -58,5 +102,6 @@ sl_status sl_sample_params_check(const sl_sample_params *params, uint32_t n_voca
     }
     SL_TRY(check_tokens("stop_tokens", &params->stop_tokens, n_vocab, err));
     SL_TRY(check_tokens("allowed_tokens", &params->allowed_tokens, n_vocab, err));
-    return check_bad_words(params, n_vocab, err);
+    SL_TRY(check_bad_words(params, n_vocab, err));
+    return sl_sample_params_check_left(params, n_vocab, err);
 }

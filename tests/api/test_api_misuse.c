@@ -224,10 +224,10 @@ static void test_tokens(void **state)
 
 /* ---- bad input ---- */
 
-static uint32_t unknown_token, many_tokens[CONTEXT + 1], one_token = 3;
+static uint32_t unknown_token, many_tokens[CONTEXT + 1], one_token = 3, end_token = 2;
 static sl_message bad_message = {NULL, {"x", 1}};
 static const sl_bytes empty_string = {"", 0}, long_string = {TINY_MODEL, 1025}, good_string = {"x", 1};
-static const sl_token_list empty_word = {NULL, 0}, endless_word = {&one_token, SIZE_MAX};
+static const sl_token_list empty_word = {NULL, 0}, endless_word = {&one_token, SIZE_MAX}, one_word = {&one_token, 1};
 static sl_logit_bias bad_bias = {1, 101}, unknown_bias, nan_bias = {1, NAN};
 
 typedef void spoil_fn(sl_query *query);
@@ -284,6 +284,12 @@ BAD(embedding_and_tokens, q->pooling = SL_POOLING_MEAN)
 BAD(embedding_and_logprobs, q->pooling = SL_POOLING_MEAN; q->max_tokens = 0; q->prompt_logprobs = true)
 BAD(negative_target, q->ttft_target_us = -1)
 BAD(negative_other_target, q->itl_target_us = INT64_MIN)
+BAD(nothing_left, q->min_tokens = 1; q->stop_tokens = q->allowed_tokens.tokens = &one_token;
+    q->n_stop_tokens = q->allowed_tokens.n = 1)
+BAD(nothing_left_but_ends, q->min_tokens = 1; q->ignore_end = false; q->allowed_tokens.tokens = &end_token;
+    q->allowed_tokens.n = 1)
+BAD(all_are_bad_words, q->bad_words = &one_word; q->n_bad_words = 1; q->allowed_tokens.tokens = &one_token;
+    q->allowed_tokens.n = 1)
 BAD(no_weight, q->tenant_weight = 0)
 BAD(weight_is_no_number, q->tenant_weight = NAN)
 
@@ -348,6 +354,9 @@ static const struct {
     ARGUMENT(embedding_and_logprobs),
     ARGUMENT(negative_target),
     ARGUMENT(negative_other_target),
+    ARGUMENT(nothing_left),
+    ARGUMENT(nothing_left_but_ends),
+    ARGUMENT(all_are_bad_words),
     ARGUMENT(no_weight),
     ARGUMENT(weight_is_no_number),
     ARGUMENT(callback_of_a_stream),

@@ -573,11 +573,21 @@ static void test_masks_end(void **state)
         sl_sampler_accept(sampler, got.token, true);
     }
     sl_sampler_close(sampler);
-    params.allowed_tokens = params.stop_tokens;
-    sampler = open_sampler(&params, N);
     sl_sampled got;
     sl_err err;
-    assert_int_equal(sl_sampler_sample(sampler, scratch, logits, 0, &got, &err), SL_ERR_NUMERIC);
+    params.allowed_tokens = params.stop_tokens;
+    assert_int_equal(sl_sampler_open(&params, N, &sampler, &err), SL_ERR_ARGUMENT);
+    /* What a longer bad word will rule out is not known before. */
+    const uint32_t word[] = {1, 7};
+    const sl_token_list words = {word, 2};
+    params.min_tokens = 0;
+    params.allowed_tokens.n = 1;
+    params.bad_words = &words;
+    params.n_bad_words = 1;
+    sampler = open_sampler(&params, N);
+    assert_int_equal(sl_sampler_sample(sampler, scratch, logits, 0, &got, &err), SL_OK);
+    sl_sampler_accept(sampler, 1, false);
+    assert_int_equal(sl_sampler_sample(sampler, scratch, logits, 1, &got, &err), SL_ERR_NUMERIC);
     assert_true(logits[7] == 5 && logits[8] == 4);
     sl_sampler_close(sampler);
 }
