@@ -330,10 +330,13 @@ typedef struct sl_runner sl_runner;
 
 typedef struct sl_runner_options {
     size_t size;
-    bool pin;             /* each of the model's threads on a CPU of its own */
-    uint32_t context;     /* most tokens of a query, prompt and answer; 0 = 4096, or the model's own if less */
+    bool pin; /* each of the model's threads on a CPU of its own */
+    uint32_t
+        context; /* most tokens of a query, prompt and answer; 0 = 4096, or the model's own if less; see kv_bytes */
     uint32_t n_sequences; /* most choices that are worked on at once; 0 = 16 */
-    uint64_t kv_bytes;    /* memory for keys and values, which all share; 0 = room for n_sequences full contexts */
+    /* Memory for keys and values, which all share; 0 = room for n_sequences full contexts. Bytes that do not hold one full
+     * context shorten it to what they do hold, with a warning in the log: sl_runner_context tells. */
+    uint64_t kv_bytes;
     uint32_t chunk;       /* most tokens computed in a step; 0 = 512 */
     bool no_prefix_cache; /* nothing computed for one query is used for another */
     uint32_t max_queries; /* most that run or wait, and streams that are not closed; each choice counts; 0 = 512 */
@@ -365,15 +368,15 @@ SL_API SL_WARN_UNUSED sl_status sl_runner_open(sl_llm *llm, const sl_runner_opti
  * runner. */
 SL_API sl_status sl_runner_close(sl_runner *runner);
 
-/* Most tokens of a query, prompt and answer; 0 for NULL. */
+/* Most tokens of a query, prompt and answer: what the options say, or less where kv_bytes hold less. 0 for NULL. */
 SL_API uint32_t sl_runner_context(const sl_runner *runner);
 
 /* Submits a query whose outputs go to its on_output, the END of the last choice included. *id (may be NULL) is its number,
  * never 0 and never used twice by a runner. The prompt is tokenized here, on the calling thread; nothing waits for the
  * engine. When this fails, on_output is never called. SL_ERR_ARGUMENT: what can never work, with the member's name;
  * SL_ERR_LIMIT: a prompt that does not fit into the context, more choices than n_sequences, or max_queries are there
- * already; SL_ERR_STATE: the runner drains or its engine has failed. What only the engine can judge (keys and values that
- * do not fit into kv_bytes) comes as an END with SL_FINISH_ERROR. Nothing of that touches other queries. */
+ * already; SL_ERR_STATE: the runner drains or its engine has failed. What only the engine can judge comes as an END with
+ * SL_FINISH_ERROR. Nothing of that touches other queries. */
 SL_API SL_WARN_UNUSED sl_status sl_runner_submit(sl_runner *runner, const sl_query *query, uint64_t *id, sl_err *err);
 
 /* Ends a query by its number before the engine's next step; its END comes as ever. SL_ERR_NOT_FOUND when no such query

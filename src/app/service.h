@@ -29,9 +29,15 @@ typedef struct sl_service_options {
     bool pin;             /* keep each worker, the engine thread among them, on a CPU of its own */
 } sl_service_options;
 
+/* Shortens the context to what options' kv_bytes can hold of one request, with a warning in the log, so that a request which
+ * could never run is refused as too long for the context. Nothing happens without kv_bytes or context. Errors of
+ * sl_engine_measure. */
+SL_WARN_UNUSED sl_status sl_service_fit_context(const sl_bundle *bundle, sl_engine_options *options, sl_err *err);
+
 /* Opens an engine on the bundle's model and starts its thread, which also is worker 0 of the bundle's pool: nobody else
- * may use that pool meanwhile. The bundle must outlive the service; what the engine learns of the time its steps take is
- * kept with it (sl_bundle_open_engine). Errors of sl_engine_open and sl_threads_pin. */
+ * may use that pool meanwhile. Its context is shortened as sl_service_fit_context does. The bundle must outlive the
+ * service; what the engine learns of the time its steps take is kept with it (sl_bundle_open_engine). Errors of
+ * sl_engine_open and sl_threads_pin. */
 SL_WARN_UNUSED sl_status sl_service_open(const sl_bundle *bundle, const sl_service_options *options, sl_service **out,
                                          sl_err *err);
 
@@ -108,7 +114,7 @@ void sl_service_get_stats(sl_service *service, sl_service_stats *out);
  * had work for more than hang_us at now_us (CLOCK_MONOTONIC) and no step has ended. */
 SL_WARN_UNUSED sl_status sl_service_health(sl_service *service, int64_t now_us, sl_err *err);
 
-/* Most tokens of a request, prompt and answer. */
+/* Most tokens of a request, prompt and answer; less than the options say where kv_bytes hold less. */
 uint32_t sl_service_context(const sl_service *service);
 
 /* Floats of an embedding. */

@@ -192,22 +192,45 @@ static void test_warm(void **state)
     assert_int_equal(sl_runner_close(runner), SL_OK);
 }
 
-/* What only the engine can tell: keys and values that fit for one block, but not for this. */
+static void count_warning(void *user, sl_log_level level, const char *line)
+{
+    *(int *)user += level == SL_LOG_WARN && strstr(line, "32") != NULL;
+}
+
+/* Keys and values for two blocks: the context is no longer than they are, for whatever is asked. */
 static void test_little_memory(void **state)
 {
     sl_runner_options o = sl_runner_options_default();
     sl_query query = text_query("the dog");
+    uint32_t many[33] = {3};
     answer a;
+    sl_err err = {SL_OK, ""};
+    sl_stream *stream;
+    int n_warnings = 0;
     o.kv_bytes = info.kv_bytes_per_token * 16 * 2;
+    sl_log_set(count_warning, &n_warnings, SL_LOG_WARN);
     sl_runner *runner = open_runner(&o);
+    sl_log_set(NULL, NULL, SL_LOG_ERROR);
+    assert_int_equal(n_warnings, 1);
+    assert_int_equal(sl_runner_context(runner), 32);
     query.max_tokens = 100;
     ask(runner, &query, &a);
-    assert_int_equal(a.finish, SL_FINISH_ERROR);
-    assert_int_equal(a.err.code, SL_ERR_LIMIT);
-    assert_int_equal(a.n, 0);
-    query.max_tokens = 4;
+    assert_int_equal(a.finish, SL_FINISH_LENGTH);
+    assert_int_equal(a.n, 32 - a.n_prompt);
+    query.prompt = sl_bytes_of(NULL);
+    query.tokens = many;
+    for (query.n_tokens = 32; query.n_tokens <= 33; query.n_tokens++) {
+        assert_int_equal(sl_stream_open(runner, &query, &stream, &err), SL_ERR_LIMIT);
+        assert_non_null(strstr(err.message, "32"));
+    }
+    query.n_tokens = 31;
     ask(runner, &query, &a);
     assert_int_equal(a.finish, SL_FINISH_LENGTH);
+    assert_int_equal(a.n, 1);
+    assert_int_equal(sl_runner_close(runner), SL_OK);
+    o.kv_bytes = info.kv_bytes_per_token * CONTEXT; /* enough: nothing is shortened */
+    runner = open_runner(&o);
+    assert_int_equal(sl_runner_context(runner), CONTEXT);
     assert_int_equal(sl_runner_close(runner), SL_OK);
 }
 

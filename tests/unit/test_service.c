@@ -555,6 +555,66 @@ static void test_embedding(void **state)
     close_service(&f);
 }
 
+/* What the KV memory holds of one request bounds the context, whoever opens the service. */
+static void test_context_that_fits(void **state)
+{
+    fixture f;
+    answer a = {0};
+    sl_err err;
+    uint64_t per_token = sl_model_get_info(sl_bundle_model(bundle))->kv_bytes_per_token;
+    sl_engine_options engine = {.context = 128, .n_sequences = 3, .kv_bytes = 48 * per_token};
+    assert_int_equal(sl_service_fit_context(bundle, &engine, &err), SL_OK);
+    assert_int_equal(engine.context, 48);
+    engine.context = 32;
+    assert_int_equal(sl_service_fit_context(bundle, &engine, &err), SL_OK);
+    assert_int_equal(engine.context, 32);
+    open_service(&f, (sl_service_options){.engine = {.context = 128, .n_sequences = 3, .kv_bytes = 48 * per_token}});
+    assert_int_equal(sl_service_context(f.service), 48);
+    uint32_t prompt[48] = {3};
+    sl_request request = {.prompt = prompt, .n_prompt = 40, .max_tokens = 100, .sampling = sl_sample_params_default()};
+    sl_ticket *ticket;
+    assert_int_equal(sl_service_submit(f.service, f.inbox, &request, NULL, &ticket, &err), SL_OK);
+    read_to_end(ticket, &a);
+    assert_int_equal(a.finish, SL_FINISH_LENGTH);
+    assert_int_equal(a.n, 8);
+    sl_ticket_release(ticket);
+    request.n_prompt = 48;
+    a = (answer){0};
+    assert_int_equal(sl_service_submit(f.service, f.inbox, &request, NULL, &ticket, &err), SL_OK);
+    read_to_end(ticket, &a);
+    assert_int_equal(a.error.code, SL_ERR_LIMIT);
+    assert_non_null(strstr(a.error.message, "48"));
+    sl_ticket_release(ticket);
+    close_service(&f);
+}
+
+/* Nothing may be chosen before min_tokens but what ends the answer: the request's own mistake, told at once. */
+static void test_nothing_to_choose(void **state)
+{
+    fixture f;
+    answer a = {0};
+    uint32_t prompt[MAX_PROMPT], end = 5;
+    sl_request request = make_request(1, prompt);
+    sl_ticket *ticket;
+    request.stop_tokens = request.sampling.allowed_tokens.tokens = &end;
+    request.n_stop_tokens = request.sampling.allowed_tokens.n = 1;
+    request.sampling.min_tokens = 2;
+    open_service(&f, (sl_service_options){0});
+    assert_int_equal(sl_service_submit(f.service, f.inbox, &request, NULL, &ticket, NULL), SL_OK);
+    read_to_end(ticket, &a);
+    assert_false(a.accepted);
+    assert_int_equal(a.error.code, SL_ERR_ARGUMENT);
+    assert_non_null(strstr(a.error.message, "min_tokens"));
+    sl_ticket_release(ticket);
+    request.sampling.min_tokens = 0;
+    a = (answer){0};
+    assert_int_equal(sl_service_submit(f.service, f.inbox, &request, NULL, &ticket, NULL), SL_OK);
+    read_to_end(ticket, &a);
+    assert_int_equal(a.finish, SL_FINISH_STOP);
+    sl_ticket_release(ticket);
+    close_service(&f);
+}
+
 /* ---- health ---- */
 
 static atomic_bool hang;
@@ -732,6 +792,8 @@ int main(void)
         cmocka_unit_test(test_embedding),
         cmocka_unit_test(test_predictions),
         cmocka_unit_test(test_dynamic_batch),
+        cmocka_unit_test(test_context_that_fits),
+        cmocka_unit_test(test_nothing_to_choose),
     };
     return cmocka_run_group_tests(tests, open_bundle, close_bundle);
 }
