@@ -89,3 +89,12 @@ size_t sl_utf8_incomplete_tail(const char *bytes, size_t n_bytes)
     }
     return 0;
 }
+
+size_t sl_utf8_ill_formed(const char *bytes, size_t n_bytes)
+{
+    size_t length = 1;
+    while (length < n_bytes && length < 3 && sl_utf8_decode(bytes, length, NULL) < 0 &&
+           sl_utf8_decode(bytes, length + 1, NULL) < 0)
+        length++;
+    return length;
+}

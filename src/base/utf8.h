@@ -11,6 +11,10 @@
  * *code_point (may be NULL) gets the scalar value when the result is positive. */
 int sl_utf8_decode(const char *bytes, size_t n_bytes, uint32_t *code_point);
 
+/* Bytes (1-3) at an ill-formed or cut-off place that one U+FFFD stands for: the longest beginning of a character, at least one
+ * (Unicode 15, section 3.9, U+FFFD substitution of maximal subparts). n_bytes is at least 1. */
+size_t sl_utf8_ill_formed(const char *bytes, size_t n_bytes);
+
 /* Writes code_point (a scalar value) as 1-4 bytes and returns how many. */
 size_t sl_utf8_encode(uint32_t code_point, char out[4]);
 

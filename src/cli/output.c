@@ -56,7 +56,7 @@ void sl_out_foreign(const char *bytes, size_t n_bytes)
         int n = sl_utf8_decode(bytes + at, n_bytes - at, &code_point);
         if (n > 0 && !is_control(code_point))
             sl_out_bytes(bytes + at, (size_t)n);
-        at += n > 0 ? (size_t)n : 1;
+        at += n > 0 ? (size_t)n : sl_utf8_ill_formed(bytes + at, n_bytes - at);
     }
 }
 
@@ -156,7 +156,7 @@ json_t *sl_json_text(const char *bytes, size_t n_bytes)
         int n = sl_utf8_decode(bytes + at, n_bytes - at, NULL);
         memcpy(text + used, n > 0 ? bytes + at : "\xef\xbf\xbd", n > 0 ? (size_t)n : 3);
         used += n > 0 ? (size_t)n : 3;
-        at += n > 0 ? (size_t)n : 1;
+        at += n > 0 ? (size_t)n : sl_utf8_ill_formed(bytes + at, n_bytes - at);
     }
     json_t *value = json_stringn(text, used);
     free(text);

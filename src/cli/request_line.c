@@ -1,18 +1,24 @@
 #include "cli/request_line.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* A member's value; NULL where there is none, or null, which means the same. */
+static const json_t *member(const json_t *object, const char *field)
+{
+    const json_t *value = json_object_get(object, field);
+    return json_is_null(value) ? NULL : value;
+}
+
 static sl_status read_whole(const json_t *object, const char *field, json_int_t low, json_int_t high, json_int_t *out,
                             sl_err *err)
 {
-    const json_t *value = json_object_get(object, field);
+    const json_t *value = member(object, field);
     if (value == NULL)
         return SL_OK;
     if (!json_is_integer(value) || json_integer_value(value) < low || json_integer_value(value) > high)
-        SL_FAIL(err, SL_ERR_FORMAT, "\"%s\" must be a whole number from %lld to %lld", field, (long long)low,
+        SL_FAIL(err, SL_ERR_FORMAT, "'%s' must be a whole number from %lld to %lld", field, (long long)low,
                 (long long)high);
     *out = json_integer_value(value);
     return SL_OK;
@@ -20,110 +26,49 @@ static sl_status read_whole(const json_t *object, const char *field, json_int_t 
 
 static sl_status read_real(const json_t *object, const char *field, float *out, sl_err *err)
 {
-    const json_t *value = json_object_get(object, field);
+    const json_t *value = member(object, field);
     if (value == NULL)
         return SL_OK;
     if (!json_is_number(value) || !isfinite((float)json_number_value(value)))
-        SL_FAIL(err, SL_ERR_FORMAT, "\"%s\" must be a number", field);
+        SL_FAIL(err, SL_ERR_FORMAT, "'%s' must be a number", field);
     *out = (float)json_number_value(value);
-    return SL_OK;
-}
-
-static sl_bytes text_of(const json_t *string)
-{
-    return (sl_bytes){json_string_value(string), json_string_length(string)};
-}
-
-static sl_status read_messages(const json_t *list, sl_request_line *out, sl_err *err)
-{
-    size_t n = json_array_size(list);
-    if (!json_is_array(list) || n < 1 || n > SL_REQUEST_MESSAGES)
-        SL_FAIL(err, SL_ERR_FORMAT, "\"messages\" must be a list of 1 to %d messages", SL_REQUEST_MESSAGES);
-    out->messages = calloc(n, sizeof(*out->messages));
-    if (out->messages == NULL)
-        SL_FAIL(err, SL_ERR_NOMEM, "out of memory");
-    for (size_t i = 0; i < n; i++) {
-        const json_t *message = json_array_get(list, i), *role = json_object_get(message, "role"),
-                     *content = json_object_get(message, "content");
-        if (!json_is_string(role) || strlen(json_string_value(role)) != json_string_length(role))
-            SL_FAIL(err, SL_ERR_FORMAT, "\"messages\": message %zu has no \"role\"", i);
-        if (!json_is_string(content))
-            SL_FAIL(err, SL_ERR_FORMAT, "\"messages\": message %zu has no text as \"content\"", i);
-        if (json_object_size(message) != 2)
-            SL_FAIL(err, SL_ERR_UNSUPPORTED, "\"messages\": message %zu has more than \"role\" and \"content\"", i);
-        out->messages[i] = (sl_message){json_string_value(role), text_of(content)};
-    }
-    out->n_messages = n;
     return SL_OK;
 }
 
 static sl_status read_prompt(sl_request_line *out, sl_err *err)
 {
-    const json_t *prompt = json_object_get(out->object, "prompt"), *messages = json_object_get(out->object, "messages");
+    const json_t *prompt = member(out->object, "prompt"), *messages = member(out->object, "messages");
     if ((prompt != NULL) == (messages != NULL))
-        SL_FAIL(err, SL_ERR_FORMAT, "one of \"prompt\" and \"messages\" must be there");
+        SL_FAIL(err, SL_ERR_FORMAT, "one of 'prompt' and 'messages' must be there");
     if (messages != NULL)
-        return read_messages(messages, out, err);
+        return sl_json_read_messages(messages, &out->messages, err);
     if (!json_is_string(prompt))
-        SL_FAIL(err, SL_ERR_FORMAT, "\"prompt\" must be a text");
-    out->prompt = text_of(prompt);
+        SL_FAIL(err, SL_ERR_FORMAT, "'prompt' must be a text");
+    out->prompt = (sl_bytes){json_string_value(prompt), json_string_length(prompt)};
     return SL_OK;
 }
 
 static sl_status read_bias(sl_request_line *out, sl_err *err)
 {
-    const char *key;
-    json_t *value, *biases = json_object_get(out->object, "logit_bias");
-    size_t n = 0;
+    const json_t *biases = member(out->object, "logit_bias");
+    size_t n;
     if (biases == NULL)
         return SL_OK;
-    if (!json_is_object(biases) || json_object_size(biases) > SL_REQUEST_BIASES)
-        SL_FAIL(err, SL_ERR_FORMAT, "\"logit_bias\" must be an object with at most %d numbers", SL_REQUEST_BIASES);
-    out->bias = calloc(json_object_size(biases) + 1, sizeof(*out->bias));
-    if (out->bias == NULL)
-        SL_FAIL(err, SL_ERR_NOMEM, "out of memory");
-    json_object_foreach(biases, key, value)
-    {
-        char *end;
-        errno = 0;
-        unsigned long token = strtoul(key, &end, 10);
-        bool digits = key[0] >= '0' && key[0] <= '9' && *end == '\0' && errno == 0 && token <= UINT32_MAX;
-        if (!digits || !json_is_number(value) || !isfinite((float)json_number_value(value)))
-            SL_FAIL(err, SL_ERR_FORMAT, "\"logit_bias\": '%.20s' must be a token id with a number", key);
-        out->bias[n++] = (sl_logit_bias){(uint32_t)token, (float)json_number_value(value)};
-    }
+    SL_TRY(sl_json_read_bias(biases, &out->bias, &n, err));
     out->sampling.bias = out->bias;
     out->sampling.n_bias = n;
     return SL_OK;
 }
 
-/* A text or a list of texts, as in OpenAI's API. */
-static sl_status read_stop(sl_request_line *out, sl_err *err)
-{
-    const json_t *stop = json_object_get(out->object, "stop");
-    size_t n = json_is_array(stop) ? json_array_size(stop) : 1;
-    if (stop == NULL)
-        return SL_OK;
-    if (n > SL_REQUEST_STOPS)
-        SL_FAIL(err, SL_ERR_FORMAT, "\"stop\" has more than %d texts", SL_REQUEST_STOPS);
-    for (size_t i = 0; i < n; i++) {
-        const json_t *one = json_is_array(stop) ? json_array_get(stop, i) : stop;
-        if (!json_is_string(one) || json_string_length(one) == 0)
-            SL_FAIL(err, SL_ERR_FORMAT, "\"stop\" must be a text or a list of texts, none of them empty");
-        out->stop[i] = text_of(one);
-    }
-    out->n_stop = n;
-    return SL_OK;
-}
-
+/* The same ranges as in the server (docs/SERVER.md); those of real numbers are the sampler's to check. */
 static sl_status read_sampling(sl_request_line *out, sl_err *err)
 {
     sl_sample_params *s = &out->sampling;
-    const json_t *object = out->object;
+    const json_t *object = out->object, *stop = member(object, "stop");
     json_int_t max_tokens = out->max_tokens, top_k = s->top_k, seed = (json_int_t)s->seed;
-    SL_TRY(read_whole(object, "max_tokens", 1, 1 << 24, &max_tokens, err));
-    SL_TRY(read_whole(object, "top_k", 0, 1 << 24, &top_k, err));
-    SL_TRY(read_whole(object, "seed", 0, INT64_MAX, &seed, err));
+    SL_TRY(read_whole(object, "max_tokens", 1, UINT32_MAX, &max_tokens, err));
+    SL_TRY(read_whole(object, "top_k", -1, INT32_MAX, &top_k, err)); /* -1 = off, as 0 */
+    SL_TRY(read_whole(object, "seed", INT64_MIN, INT64_MAX, &seed, err));
     SL_TRY(read_real(object, "temperature", &s->temperature, err));
     SL_TRY(read_real(object, "top_p", &s->top_p, err));
     SL_TRY(read_real(object, "min_p", &s->min_p, err));
@@ -131,9 +76,10 @@ static sl_status read_sampling(sl_request_line *out, sl_err *err)
     SL_TRY(read_real(object, "presence_penalty", &s->presence_penalty, err));
     SL_TRY(read_real(object, "frequency_penalty", &s->frequency_penalty, err));
     out->max_tokens = (uint32_t)max_tokens;
-    s->top_k = (uint32_t)top_k;
+    s->top_k = (uint32_t)SL_MAX(top_k, 0);
     s->seed = (uint64_t)seed;
-    SL_TRY(read_stop(out, err));
+    if (stop != NULL)
+        SL_TRY(sl_json_read_stop(stop, out->stop, &out->n_stop, err));
     return read_bias(out, err);
 }
 
@@ -147,11 +93,11 @@ static sl_status check_fields(json_t *object, sl_err *err)
     json_t *value;
     json_object_foreach(object, key, value)
     {
-        bool known = false;
+        bool known = json_is_null(value);
         for (size_t i = 0; i < SL_COUNTOF(fields); i++)
             known |= strcmp(key, fields[i]) == 0;
         if (!known)
-            SL_FAIL(err, SL_ERR_UNSUPPORTED, "\"%.40s\" is no field that can be used here", key);
+            SL_FAIL(err, SL_ERR_UNSUPPORTED, "'%.40s' is no field that can be used here", key);
     }
     return SL_OK;
 }
@@ -168,9 +114,9 @@ sl_status sl_request_line_read(const char *bytes, size_t n_bytes, const sl_reque
         SL_FAIL(err, SL_ERR_FORMAT, "no JSON: %.120s at byte %d", error.text, error.position);
     if (!json_is_object(out->object))
         SL_FAIL(err, SL_ERR_FORMAT, "a request is a JSON object");
-    const json_t *id = json_object_get(out->object, "id");
+    const json_t *id = member(out->object, "id");
     if (id != NULL && !json_is_string(id) && !json_is_integer(id))
-        SL_FAIL(err, SL_ERR_FORMAT, "\"id\" must be a text or a whole number");
+        SL_FAIL(err, SL_ERR_FORMAT, "'id' must be a text or a whole number");
     out->id = id;
     SL_TRY(check_fields(out->object, err));
     SL_TRY(read_prompt(out, err));
@@ -180,7 +126,7 @@ sl_status sl_request_line_read(const char *bytes, size_t n_bytes, const sl_reque
 void sl_request_line_free(sl_request_line *request)
 {
     json_decref(request->object);
-    free(request->messages);
+    sl_json_messages_free(&request->messages);
     free(request->bias);
     *request = (sl_request_line){0};
 }

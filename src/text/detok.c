@@ -53,17 +53,6 @@ static sl_status reserve(sl_detok *detok, size_t n_bytes, sl_err *err)
     return SL_OK;
 }
 
-/* Bytes that one U+FFFD stands for: the longest beginning of a character (Unicode 15, section 3.9, U+FFFD substitution
- * of maximal subparts), at least one. */
-static size_t ill_formed_length(const char *bytes, size_t n_bytes)
-{
-    size_t length = 1;
-    while (length < n_bytes && length < 3 && sl_utf8_decode(bytes, length, NULL) < 0 &&
-           sl_utf8_decode(bytes, length + 1, NULL) < 0)
-        length++;
-    return length;
-}
-
 /* text and what is held: *out = as much of it as is complete. */
 static sl_status push(sl_detok *detok, sl_bytes text, sl_bytes *out, sl_err *err)
 {
@@ -85,7 +74,7 @@ static sl_status push(sl_detok *detok, sl_bytes text, sl_bytes *out, sl_err *err
         }
         memcpy(detok->buffer + n_out, length ? in + at : replacement, length ? (size_t)length : 3);
         n_out += length ? (size_t)length : 3;
-        at += length ? (size_t)length : ill_formed_length(in + at, n_in - at);
+        at += length ? (size_t)length : sl_utf8_ill_formed(in + at, n_in - at);
     }
     *out = (sl_bytes){detok->buffer, n_out};
     return SL_OK;

@@ -1,6 +1,7 @@
 """`run --input`: a file of requests answered together. Arguments: the program and a tiny model."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -77,22 +78,26 @@ class Input(harness.Case):
             '{"prompt": 5}': ["prompt", "text"],
             "{}": ["prompt", "messages"],
             '{"prompt": "x", "messages": []}': ["prompt", "messages"],
-            '{"messages": []}': ["messages", "list"],
-            '{"messages": [{"role": "user"}]}': ["message 0", "content"],
-            '{"messages": [{"content": "x"}]}': ["message 0", "role"],
-            '{"messages": [{"role": "user", "content": "x", "name": "y"}]}': ["message 0", "more than"],
+            '{"messages": []}': ["messages", "array"],
+            '{"messages": [{"role": "user"}]}': ["messages[0]", "content"],
+            '{"messages": [{"content": "x"}]}': ["messages[0]", "role"],
+            '{"messages": [{"role": "wizard", "content": "x"}]}': ["messages[0]", "'role'", "developer"],
+            '{"messages": [{"role": "user", "content": "x", "tool_calls": [1]}]}': ["messages[0]", "tool_calls"],
+            '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}': ["messages[0]", "text"],
             '{"prompt": "x", "id": 1.5}': ["id"],
             '{"prompt": "x", "max_tokens": 0}': ["max_tokens", "from 1"],
             '{"prompt": "x", "max_tokens": 2.0}': ["max_tokens", "whole"],
             '{"prompt": "x", "temperature": "hot"}': ["temperature", "number"],
             '{"prompt": "x", "temperature": -1}': ["temperature"],
             '{"prompt": "x", "top_p": 1.5}': ["top_p"],
-            '{"prompt": "x", "seed": -1}': ["seed"],
+            '{"prompt": "x", "seed": 1.5}': ["seed"],
+            '{"prompt": "x", "top_k": -2}': ["top_k", "from -1"],
+            '{"prompt": null}': ["prompt", "messages"],
             '{"prompt": "x", "logit_bias": {"a": 1}}': ["logit_bias", "'a'"],
             '{"prompt": "x", "logit_bias": {"5": 101}}': ["logit_bias"],
             '{"prompt": "x", "logit_bias": [5]}': ["logit_bias"],
             '{"prompt": "x", "stop": 5}': ["stop"],
-            '{"prompt": "x", "stop": ["a", ""]}': ["stop", "empty"],
+            '{"prompt": "x", "stop": ["a", ""]}': ["stop", "1 to 1024 bytes"],
             json.dumps({"prompt": "x", "stop": ["a"] * 17}): ["stop", "16"],
             '{"prompt": "x", "tools": []}': ["tools"],
             '{"prompt": "x", "prompt": "y"}': ["duplicate"],
@@ -110,8 +115,50 @@ class Input(harness.Case):
             self.assertEqual(answer["text"], answers[1]["text"])
         self.assertRegex(self.errors, rf"^sluice: {len(bad)} of {len(lines)} requests failed, the first in line 1\n$")
 
+    def test_same_meaning_as_for_the_server(self):
+        """Null is absent, developer is system, content may come in parts, members that change nothing are left alone."""
+        request = {"prompt": "Once upon a time", "max_tokens": 8}
+        nulls = dict.fromkeys(["id", "messages", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
+                               "presence_penalty", "frequency_penalty", "seed", "stop", "logit_bias", "tools"])
+        plain, null, off, seeds = self.answers([request, {**nulls, **request}, {**request, "top_k": -1},
+                                                {**request, "seed": -4}])
+        self.assertEqual(plain["text"], null["text"])
+        self.assertEqual(plain["text"], off["text"])
+        self.assertEqual(plain["text"], seeds["text"])
+        self.assertIsNone(null["id"])
+        turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello there"}]
+        parts = [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}]
+        same = [{"role": "developer", "content": parts, "tool_calls": []}, {**turns[1], "name": "x", "audio": None}]
+        first, second = self.answers([{"messages": turns, "max_tokens": 8}, {"messages": same, "max_tokens": 8}])
+        self.assertEqual((first["text"], first["prompt_tokens"]), (second["text"], second["prompt_tokens"]))
+
+    def test_long_file(self):
+        """What is held does not grow with the number of lines: only the input does, and answers that are not their turn."""
+        n = 150_000
+        lines = [f'{{"id": "{i}", "prompt": 5}}\n' for i in range(n)]
+        for i in range(0, n, 5000):
+            lines[i] = f'{{"id": "{i}", "prompt": "Once", "max_tokens": 3}}\n'
+        path = self.home / "requests.jsonl"
+        path.write_text("".join(lines))
+        out = self.home / "answers.jsonl"
+        sanitizers = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1"
+        with open(out, "wb") as answers:
+            process = subprocess.Popen([harness.PROGRAM, *map(str, self.arguments("--input", path))], stdout=answers,
+                                       stderr=subprocess.PIPE, env=self.environment(ASAN_OPTIONS=sanitizers))
+            with process.stderr:
+                process.stderr.read()
+            _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 1)
+        with open(out) as answers:
+            for i, line in enumerate(answers):
+                answer = json.loads(line)
+                self.assertEqual((answer["id"], answer["line"], "text" in answer), (str(i), i + 1, i % 5000 == 0))
+        self.assertEqual(i + 1, n)
+        self.assertLess(usage.ru_maxrss, 150_000)  # KB; a line took more than 1.5 of them
+
     def test_id_of_a_bad_line(self):
-        answers = self.answers([{"id": "mine", "prompt": "x", "wrong": 1}, {"id": 12345678901, "prompt": "x", "top_k": -1}],
+        answers = self.answers([{"id": "mine", "prompt": "x", "wrong": 1}, {"id": 12345678901, "prompt": "x", "top_k": -2}],
                                code=1)
         self.assertEqual([answer["id"] for answer in answers], ["mine", 12345678901])
 

@@ -29,8 +29,17 @@ class Tokenize(ModelCase):
             self.assertEqual(self.output("tokenize", "-m", self.model, "--ids", stdin=ids.encode()), text)
 
     def test_bytes_that_are_no_text(self):
-        """Any bytes are taken; a vocabulary without tokens for some of them may lose those."""
-        self.output("tokenize", "-m", self.model, stdin=bytes(range(256)) + b"\xf0\x9f\x91")
+        """Any bytes are taken and come back; one for which a vocabulary has no token comes back as U+FFFD."""
+        data = bytes(range(256)) + b"\xf0\x9f\x91" + "né\n".encode() + b"\xe2\x82"
+        ids = self.output("tokenize", "-m", self.model, stdin=data)
+        back = self.run_program("tokenize", "-m", self.model, "--ids", stdin=ids.encode()).stdout
+        lost = set(data) - set(back)
+        self.assertEqual(back, b"".join("\ufffd".encode() if byte in lost else bytes([byte]) for byte in data))
+        if str(self.model).endswith(("tiny_llama.gguf", "tiny_gemma3.gguf")):
+            self.assertEqual(lost, set())
+        self.assertFalse(lost & set(range(32, 127)))
+        text = self.output_json("tokenize", "-m", self.model, "--ids", stdin=ids.encode())["text"]
+        self.assertEqual(text, back.decode(errors="replace"))
 
     def test_json(self):
         for text in TEXTS:

@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     sl_status status = sl_request_line_read((const char *)data, n_bytes, &defaults, &request, &err);
     if (status != SL_OK && err.message[0] == '\0')
         abort();
-    if (status == SL_OK && ((request.prompt.bytes != NULL) == (request.n_messages > 0) || request.max_tokens == 0))
+    if (status == SL_OK && ((request.prompt.bytes != NULL) == (request.messages.n > 0) || request.max_tokens == 0))
         abort();
     sl_request_line_free(&request);
     return 0;

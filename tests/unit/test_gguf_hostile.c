@@ -209,6 +209,31 @@ static void test_truncation(void **state)
     free(s);
 }
 
+/* Whether a value may stand in a field instead of its own. */
+static bool may_be(const field *f, uint64_t value)
+{
+    char word[32];
+    snprintf(word, sizeof word, " %llu ", (unsigned long long)value);
+    return !strcmp(f->may_be, "any") || strstr(f->may_be, word);
+}
+
+/* Whether the file is still valid now that one bit of the byte at `at` is another. */
+static bool should_open(const sketch *s, size_t at)
+{
+    const field *last = NULL; /* that the byte is in, or behind */
+    for (size_t i = 0; i < s->n_fields && s->fields[i].at <= at; i++)
+        last = &s->fields[i];
+    if (!last)
+        return false; /* the magic */
+    if (at < last->at + last->n_bytes) {
+        uint64_t value = 0;
+        memcpy(&value, s->bytes + last->at, last->n_bytes);
+        return may_be(last, value);
+    }
+    bool name = at < s->header_bytes && (strstr(last->name, "key length") || strstr(last->name, "name length"));
+    return !name || (s->bytes[at] >= 0x20 && s->bytes[at] < 0x7f); /* texts, padding and data may be anything */
+}
+
 static void test_every_byte(void **state)
 {
     (void)state;
@@ -217,7 +242,9 @@ static void test_every_byte(void **state)
     for (size_t at = 0; at < s->n_bytes; at++) {
         for (int bit = 0; bit < 8; bit++) {
             s->bytes[at] ^= (uint8_t)(1 << bit);
-            (void)!try_open(s->bytes, s->n_bytes, 0, &err);
+            bool valid = should_open(s, at);
+            if ((try_open(s->bytes, s->n_bytes, 0, &err) == SL_OK) != valid)
+                fail_msg("byte %zu, bit %d should %s: %s", at, bit, valid ? "pass" : "fail", err.message);
             s->bytes[at] ^= (uint8_t)(1 << bit);
         }
     }
