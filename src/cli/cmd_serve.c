@@ -1,4 +1,5 @@
 /* `sluice serve`: a model behind an HTTP API. */
+#include "base/cpu.h"
 #include "base/memory.h"
 #include "cli/commands.h"
 #include "cli/kv_args.h"
@@ -24,22 +25,13 @@ static void model_name(const char *word, char *out, size_t n_out)
 
 static const char *const poolings[] = {"mean", "last", "cls", NULL}; /* from SL_POOLING_MEAN on */
 
-/* What the KV memory could never hold is refused at once, as too long for the context, not when a request is to begin. */
-static sl_status fit_context(const sl_args *args, const sl_bundle *bundle, sl_engine_options *engine, sl_err *err)
+/* So many that a body which takes long holds nobody else up; a quarter of the CPUs, as they compute only while bodies come in,
+ * beside the kernels' threads. */
+static uint32_t text_threads(const sl_args *args)
 {
-    sl_engine_options longest = *engine;
-    sl_engine_memory memory;
-    sl_engine_model model = sl_engine_model_of(sl_bundle_model(bundle));
-    if (engine->kv_bytes == 0)
-        return SL_OK;
-    longest.context = 0;
-    SL_TRY(sl_engine_measure(&model, &longest, sl_threads_count(sl_bundle_threads(bundle)), &memory, err));
-    if (sl_args_given(args, "ctx") && memory.context < engine->context)
-        SL_FAIL(err, SL_ERR_LIMIT,
-                "the KV memory holds %u tokens of a request, --ctx %u asks for more: lower it or raise --kv-memory",
-                memory.context, engine->context);
-    engine->context = SL_MIN(engine->context, memory.context);
-    return SL_OK;
+    uint32_t quarter = (uint32_t)sl_cpu_count() / 4;
+    return sl_args_given(args, "text-threads") ? (uint32_t)sl_args_uint(args, "text-threads")
+                                               : SL_MIN(SL_MAX(quarter, 2), 4);
 }
 
 static sl_status read_options(const sl_args *args, const sl_bundle *bundle, uint64_t free_bytes,
@@ -54,6 +46,8 @@ static sl_status read_options(const sl_args *args, const sl_bundle *bundle, uint
                                    .n_aliases = aliases->n_items,
                                    .no_auth = sl_args_flag(args, "no-auth"),
                                    .max_body = (size_t)sl_args_uint(args, "max-body") * 1000000,
+                                   .max_answers = (size_t)sl_args_uint(args, "answer-memory") * 1000000,
+                                   .n_text_threads = text_threads(args),
                                    .service = {.max_tickets = (uint32_t)sl_args_uint(args, "max-requests"),
                                                .event_bytes = (uint32_t)sl_args_uint(args, "client-buffer") * 1000,
                                                .pin = sl_args_flag(args, "pin")}};
@@ -72,7 +66,7 @@ static sl_status read_options(const sl_args *args, const sl_bundle *bundle, uint
                 longest);
     SL_TRY(sl_kv_args_choose(args, sl_bundle_model(bundle), sl_threads_count(sl_bundle_threads(bundle)), free_bytes,
                              engine, kv, err));
-    return fit_context(args, bundle, engine, err);
+    return sl_service_fit_context(bundle, engine, err);
 }
 
 static sl_status serve(const sl_args *args, const sl_bundle *bundle, const sl_keys *keys, uint64_t free_bytes,
@@ -223,6 +217,21 @@ static const sl_option options[] = {
      .max = 200,
      .fallback = "16",
      .help = "most megabytes of a request"},
+    {.name = "answer-memory",
+     .kind = SL_OPTION_UINT,
+     .flags = SL_OPTION_SETTING,
+     .argument = "MB",
+     .min = 1,
+     .max = 1000000,
+     .fallback = "256",
+     .help = "most megabytes of all answers that are not streamed, while they are made; beyond that, 503"},
+    {.name = "text-threads",
+     .kind = SL_OPTION_UINT,
+     .flags = SL_OPTION_SETTING,
+     .argument = "N",
+     .min = 1,
+     .max = 64,
+     .help = "threads that read requests and make tokens of them; without it, a quarter of the CPUs, but 2 to 4"},
     SL_OPTS_THREADS,
     SL_OPT_LEVEL,
     SL_OPTS_CACHE,

@@ -1,4 +1,5 @@
 /* Prompts of a request: messages through the chat template, strings and token ids, to tokens. */
+#include "app/json_fields.h"
 #include "serve/api_request.h"
 
 #include <stdlib.h>
@@ -20,84 +21,22 @@ static sl_status check_bytes(const sl_bundle *bundle, uint32_t context, size_t n
 
 /* ---- chat ---- */
 
-static const char *const roles[][2] = {
-    {"system", "system"}, {"developer", "system"}, {"user", "user"}, {"assistant", "assistant"}};
-
-static sl_status fail_message(sl_api_error *error, size_t index, const char *why)
-{
-    return sl_api_fail(error, SL_ERR_ARGUMENT, 400, "messages", "messages[%zu]: %s", index, why);
-}
-
-/* Joins the texts of an array of content parts; *out is allocated. */
-static sl_status join_parts(const json_t *parts, size_t index, sl_bytes *out, char **storage, sl_api_error *error)
-{
-    size_t n_bytes = 0;
-    for (int pass = 0; pass < 2; pass++) {
-        size_t used = 0;
-        for (size_t i = 0; i < json_array_size(parts); i++) {
-            const json_t *part = json_array_get(parts, i), *type = json_object_get(part, "type");
-            const json_t *text = json_object_get(part, "text");
-            if (!json_is_string(type) || strcmp(json_string_value(type), "text") != 0 || !json_is_string(text))
-                return fail_message(error, index, "'content' may have parts of type \"text\" only");
-            if (pass == 1)
-                memcpy(*storage + used, json_string_value(text), json_string_length(text));
-            used += json_string_length(text);
-        }
-        n_bytes = used;
-        if (pass == 0 && !(*storage = malloc(n_bytes + 1)))
-            return sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
-    }
-    *out = (sl_bytes){*storage, n_bytes};
-    return SL_OK;
-}
-
-static sl_status read_message(const json_t *message, size_t index, sl_message *out, char **storage, sl_api_error *error)
-{
-    static const char *const unsupported[] = {"tool_calls", "function_call", "tool_call_id", "audio", "refusal"};
-    const json_t *role = json_object_get(message, "role"), *content = json_object_get(message, "content");
-    if (!json_is_object(message) || !json_is_string(role))
-        return fail_message(error, index, "a message is an object with 'role' and 'content'");
-    for (size_t i = 0; i < SL_COUNTOF(unsupported); i++) {
-        const json_t *value = json_object_get(message, unsupported[i]);
-        if (value && !json_is_null(value) && !(json_is_array(value) && json_array_size(value) == 0))
-            return sl_api_fail(error, SL_ERR_UNSUPPORTED, 400, "messages",
-                               "messages[%zu]: '%s' is not supported by this server", index, unsupported[i]);
-    }
-    out->role = NULL;
-    for (size_t i = 0; i < SL_COUNTOF(roles); i++)
-        if (strcmp(json_string_value(role), roles[i][0]) == 0)
-            out->role = roles[i][1];
-    if (!out->role)
-        return fail_message(error, index, "'role' must be system, developer, user or assistant");
-    if (json_is_array(content))
-        return join_parts(content, index, &out->content, storage, error);
-    if (!json_is_string(content))
-        return fail_message(error, index, "'content' must be a string or an array of text parts");
-    out->content = (sl_bytes){json_string_value(content), json_string_length(content)};
-    return SL_OK;
-}
-
 static sl_status chat_tokens(const sl_bundle *bundle, uint32_t context, sl_api_request *request, sl_api_error *error)
 {
-    size_t n = json_array_size(request->messages), n_bytes = 0;
-    sl_message *messages = calloc(n, sizeof *messages);
-    char **storage = calloc(n, sizeof *storage);
-    sl_status status = SL_OK;
-    if (!messages || !storage)
-        status = sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
-    for (size_t i = 0; i < n && status == SL_OK; i++)
-        status = read_message(json_array_get(request->messages, i), i, &messages[i], &storage[i], error);
-    for (size_t i = 0; i < n && status == SL_OK; i++)
-        n_bytes += messages[i].content.n_bytes;
+    sl_json_messages messages = {0};
+    size_t n_bytes = 0;
+    sl_err err;
+    sl_status status = sl_json_read_messages(request->messages, &messages, &err);
+    if (status != SL_OK)
+        sl_api_fail(error, status, status == SL_ERR_NOMEM ? 503 : 400, "messages", "%s", err.message);
+    for (size_t i = 0; i < messages.n && status == SL_OK; i++)
+        n_bytes += messages.items[i].content.n_bytes;
     if (status == SL_OK)
         status = check_bytes(bundle, context, n_bytes, "messages", error);
-    sl_err err;
-    if (status == SL_OK && sl_bundle_chat_tokens(bundle, messages, n, &request->prompts[0], &err) != SL_OK)
+    if (status == SL_OK &&
+        sl_bundle_chat_tokens(bundle, messages.items, messages.n, &request->prompts[0], &err) != SL_OK)
         status = sl_api_fail(error, err.code, 400, "messages", "%s", err.message);
-    for (size_t i = 0; storage && i < n; i++)
-        free(storage[i]);
-    free(storage);
-    free(messages);
+    sl_json_messages_free(&messages);
     return status;
 }
 
@@ -223,6 +162,47 @@ static sl_status bad_word_tokens(const sl_bundle *bundle, sl_api_request *reques
 
 /* ---- all of it ---- */
 
+/* An answer that is not streamed is held until it is complete. Its log-probabilities are what may take much, so how many
+ * there can be is known, and limited, before it begins. */
+static sl_status check_logprobs(uint32_t context, const sl_api_request *request, sl_api_error *error)
+{
+    uint64_t n_tokens = 0;
+    uint32_t each = 1 + request->sampling.n_logprobs;
+    for (size_t i = 0; i < request->n_prompts; i++) {
+        uint32_t n_prompt = (uint32_t)request->prompts[i].n;
+        n_tokens += SL_MIN(request->max_tokens, context - n_prompt) + (request->echo ? n_prompt : 0);
+    }
+    n_tokens *= request->n;
+    if (!request->logprobs || request->stream || n_tokens * each <= SL_API_MAX_LOGPROBS)
+        return SL_OK;
+    const char *param = request->kind == SL_API_CHAT ? "top_logprobs" : "logprobs";
+    return sl_api_fail(error, SL_ERR_LIMIT, 400, param,
+                       "up to %llu tokens with %u log-probabilities each are too many for an answer that is not "
+                       "streamed (%d): lower 'max_tokens', 'n' or '%s', or set 'stream': true",
+                       (unsigned long long)n_tokens, each, SL_API_MAX_LOGPROBS, param);
+}
+
+/* Adds the tokens that end the model's turns, and makes sure that what is ruled out leaves something to choose. */
+static sl_status settle_stop_tokens(const sl_bundle *bundle, sl_api_request *request, sl_api_error *error)
+{
+    const uint32_t *ends;
+    size_t n_ends = request->ignore_eos ? 0 : sl_bundle_stop_tokens(bundle, &ends);
+    for (size_t i = 0; i < n_ends; i++)
+        if (sl_tokens_push(&request->stop_tokens, ends[i], NULL) != SL_OK)
+            return sl_api_fail(error, SL_ERR_NOMEM, 503, NULL, "out of memory");
+    sl_sample_params params = request->sampling;
+    params.stop_tokens = (sl_token_list){request->stop_tokens.ids, request->stop_tokens.n};
+    sl_status status = sl_sample_params_check_left(&params, sl_vocab_n_tokens(sl_bundle_vocab(bundle)), NULL);
+    if (status == SL_ERR_NOMEM)
+        return sl_api_fail(error, status, 503, NULL, "out of memory");
+    if (status == SL_OK)
+        return SL_OK;
+    bool early = params.min_tokens > 0, words = params.n_bad_words > 0, allowed = params.allowed_tokens.n > 0;
+    return sl_api_fail(error, status, 400, early ? "min_tokens" : "bad_words", "no token is left to choose: %s%s%s%s",
+                       early ? "'min_tokens' rules out those that end the answer" : "", early && words ? ", " : "",
+                       words ? "'bad_words' some" : "", allowed ? ", and 'allowed_token_ids' names no others" : "");
+}
+
 static sl_status check_counts(const sl_bundle *bundle, size_t n, const sl_api_request *request, sl_api_error *error)
 {
     bool embedding = request->kind == SL_API_EMBEDDING;
@@ -259,5 +239,9 @@ sl_status sl_api_tokenize(const sl_bundle *bundle, uint32_t context, sl_api_requ
     SL_TRY(check_prompts(context, request, error));
     if (request->bad_texts)
         SL_TRY(bad_word_tokens(bundle, request, error));
+    if (request->kind != SL_API_EMBEDDING) {
+        SL_TRY(check_logprobs(context, request, error));
+        SL_TRY(settle_stop_tokens(bundle, request, error));
+    }
     return request->echo ? make_echoes(bundle, request, error) : SL_OK;
 }

@@ -1,5 +1,7 @@
 #include "serve/api_request.h"
 
+#include "app/json_fields.h"
+
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -137,26 +139,17 @@ static sl_status read_stream_options(const field *f, const json_t *value, sl_api
     return SL_OK;
 }
 
+/* What is wrong with a field that sl_json_read_… has read. */
+static sl_status fail_json(const char *name, const sl_err *err, sl_api_error *error)
+{
+    return sl_api_fail(error, err->code, err->code == SL_ERR_NOMEM ? 503 : 400, name, "%s", err->message);
+}
+
 static sl_status read_logit_bias(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
 {
-    size_t n = json_object_size(value);
-    if (!json_is_object(value) || n > SL_API_MAX_BIAS)
-        FAIL_FIELD(f->name, "'logit_bias' must be an object of at most %d token ids and numbers", SL_API_MAX_BIAS);
-    request->bias = calloc(n + 1, sizeof *request->bias);
-    if (!request->bias)
-        return sl_api_fail(error, SL_ERR_NOMEM, 503, f->name, "out of memory");
-    const char *key;
-    json_t *amount;
-    json_object_foreach((json_t *)value, key, amount)
-    {
-        size_t n_digits = strspn(key, "0123456789");
-        double bias = json_number_value(amount);
-        if (n_digits == 0 || n_digits > 9 || key[n_digits] != '\0')
-            FAIL_FIELD(f->name, "'logit_bias' names '%.40s', which is no token id", key);
-        if (!json_is_number(amount) || !(bias >= -100 && bias <= 100))
-            FAIL_FIELD(f->name, "'logit_bias' of token %s must be a number from -100 to 100", key);
-        request->bias[request->sampling.n_bias++] = (sl_logit_bias){(uint32_t)strtoul(key, NULL, 10), (float)bias};
-    }
+    sl_err err;
+    if (sl_json_read_bias(value, &request->bias, &request->sampling.n_bias, &err) != SL_OK)
+        return fail_json(f->name, &err, error);
     request->sampling.bias = request->bias;
     return SL_OK;
 }
@@ -180,25 +173,20 @@ static sl_status read_tokens(const field *f, const json_t *value, sl_api_request
 /* The strings are copied: the body goes before the engine has them. */
 static sl_status read_stop(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
 {
-    size_t n = json_is_array(value) ? json_array_size(value) : 1, total = 0;
-    const json_t *items[SL_MAX_STOP_STRINGS];
-    if ((!json_is_array(value) && !json_is_string(value)) || n > SL_MAX_STOP_STRINGS)
-        FAIL_FIELD(f->name, "'stop' must be a string or an array of at most %d strings", SL_MAX_STOP_STRINGS);
-    for (size_t i = 0; i < n; i++) {
-        items[i] = json_is_array(value) ? json_array_get(value, i) : value;
-        size_t n_bytes = json_string_length(items[i]);
-        if (!json_is_string(items[i]) || n_bytes == 0 || n_bytes > SL_MAX_STOP_BYTES)
-            FAIL_FIELD(f->name, "'stop' must hold strings of 1 to %d bytes", SL_MAX_STOP_BYTES);
-        total += n_bytes;
-    }
+    size_t n, total = 0;
+    sl_bytes items[SL_MAX_STOP_STRINGS];
+    sl_err err;
+    if (sl_json_read_stop(value, items, &n, &err) != SL_OK)
+        return fail_json(f->name, &err, error);
+    for (size_t i = 0; i < n; i++)
+        total += items[i].n_bytes;
     request->stop_strings = malloc(n * sizeof *request->stop_strings + total + 1);
     if (!request->stop_strings)
         return sl_api_fail(error, SL_ERR_NOMEM, 503, f->name, "out of memory");
     char *copy = (char *)(request->stop_strings + n);
     for (size_t i = 0; i < n; i++) {
-        size_t n_bytes = json_string_length(items[i]);
-        request->stop_strings[i] = (sl_bytes){memcpy(copy, json_string_value(items[i]), n_bytes), n_bytes};
-        copy += n_bytes;
+        request->stop_strings[i] = (sl_bytes){memcpy(copy, items[i].bytes, items[i].n_bytes), items[i].n_bytes};
+        copy += items[i].n_bytes;
     }
     request->n_stop_strings = n;
     return SL_OK;
@@ -221,8 +209,8 @@ static sl_status read_logprobs(const field *f, const json_t *value, sl_api_reque
 
 static sl_status read_messages(const field *f, const json_t *value, sl_api_request *request, sl_api_error *error)
 {
-    if (!json_is_array(value) || json_array_size(value) == 0 || json_array_size(value) > SL_API_MAX_MESSAGES)
-        FAIL_FIELD(f->name, "'messages' must be an array of 1 to %d messages", SL_API_MAX_MESSAGES);
+    if (!json_is_array(value) || json_array_size(value) == 0 || json_array_size(value) > SL_JSON_MAX_MESSAGES)
+        FAIL_FIELD(f->name, "'messages' must be an array of 1 to %d messages", SL_JSON_MAX_MESSAGES);
     request->messages = value;
     return SL_OK;
 }

@@ -10,12 +10,11 @@
 typedef enum sl_api_kind { SL_API_CHAT, SL_API_COMPLETION, SL_API_EMBEDDING, SL_API_COUNT } sl_api_kind;
 
 enum {
-    SL_API_MAX_CHOICES = 128, /* answers to one request: prompts times n */
-    SL_API_MAX_MESSAGES = 4096,
-    SL_API_MAX_TOKENS = 4096 /* of a list in a field */,
-    SL_API_MAX_BIAS = 1024,
-    SL_API_MAX_INPUTS = 2048,   /* to embed */
-    SL_API_MAX_BAD_WORDS = 512, /* each may take two of SL_MAX_BAD_WORDS */
+    SL_API_MAX_CHOICES = 128,      /* answers to one request: prompts times n */
+    SL_API_MAX_TOKENS = 4096,      /* of a list in a field */
+    SL_API_MAX_LOGPROBS = 1 << 20, /* in an answer that is not streamed, some 80 bytes each */
+    SL_API_MAX_INPUTS = 2048,      /* to embed */
+    SL_API_MAX_BAD_WORDS = 512,    /* each may take two of SL_MAX_BAD_WORDS */
     SL_API_MAX_BAD_BYTES = 1024,
     SL_API_MAX_VALUES = 1 << 20, /* of a body's JSON, names of members counted with them */
     SL_API_MAX_CONTAINERS = 1 << 16 /* objects and arrays among them */,
@@ -44,7 +43,7 @@ typedef struct sl_api_request {
     int64_t ttft_target_us, itl_target_us;
     sl_sample_params sampling;
     sl_logit_bias *bias;
-    sl_tokens stop_tokens; /* given ones */
+    sl_tokens stop_tokens; /* given ones; behind them, after sl_api_tokenize, those that end the model's turns */
     sl_tokens allowed_tokens;
     sl_bytes *stop_strings; /* with their bytes behind them */
     size_t n_stop_strings;

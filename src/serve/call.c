@@ -12,6 +12,7 @@ enum {
     RETRY_S = 1,          /* where nobody knows */
     RETRY_DRAINING_S = 5, /* somebody else serves by then, or nobody */
     MAX_RETRY_S = 24 * 3600,
+    DEFAULT_ANSWERS = 256 << 20,
 };
 
 /* ---- beginning and end ---- */
@@ -25,12 +26,36 @@ static void free_choice(sl_choice *choice)
         sl_textbuf_free(texts[i]);
 }
 
+/* Bytes that a part of an answer which is not streamed has collected. */
+static size_t collected(const sl_part *part)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < part->n; i++) {
+        const sl_choice *c = &part->call->choices[part->first + i];
+        n += c->text.capacity + c->logprobs.capacity + c->token_logprobs.capacity + c->top_logprobs.capacity +
+             c->offsets.capacity;
+    }
+    return n;
+}
+
+/* Notes what a part has collected by now; false when that is too much, together with all others. */
+static bool note_collected(sl_part *part)
+{
+    sl_server *server = part->call->server;
+    size_t n = collected(part), most = server->options.max_answers ? server->options.max_answers : DEFAULT_ANSWERS;
+    server->n_collected += n - part->n_collected;
+    part->n_collected = n;
+    return server->n_collected <= most;
+}
+
 /* Frees a call that is answered or whose client has gone; what it has with the engine ends. */
 static void end_call(sl_call *call)
 {
     sl_server *server = call->server;
     for (uint32_t i = 0; i < call->n_submitted; i++)
         sl_ticket_release(call->parts[i].ticket);
+    for (uint32_t i = 0; i < call->n_parts; i++)
+        server->n_collected -= call->parts[i].n_collected;
     for (uint32_t i = 0; i < call->n_choices; i++)
         free_choice(&call->choices[i]);
     free(call->parts);
@@ -129,21 +154,8 @@ static uint32_t n_slots(const sl_call *call)
     return SL_MAX(call->server->options.service.engine.n_sequences, 1);
 }
 
-/* Ends of an answer: the model's, unless they are to be ignored, and the request's own. *out is the caller's to free. */
-static sl_status add_stop_tokens(const sl_call *call, sl_tokens *out, sl_err *err)
-{
-    const sl_api_request *r = &call->request;
-    const uint32_t *ends;
-    size_t n_ends = r->ignore_eos ? 0 : sl_bundle_stop_tokens(call->server->bundle, &ends);
-    for (size_t i = 0; i < n_ends; i++)
-        SL_TRY(sl_tokens_push(out, ends[i], err));
-    for (size_t i = 0; i < r->stop_tokens.n; i++)
-        SL_TRY(sl_tokens_push(out, r->stop_tokens.ids[i], err));
-    return SL_OK;
-}
-
 /* The engine's request for a part. */
-static sl_request make_request(const sl_call *call, const sl_part *part, const sl_tokens *stops)
+static sl_request make_request(const sl_call *call, const sl_part *part)
 {
     const sl_api_request *r = &call->request;
     const sl_tokens *prompt = &r->prompts[part->first / r->n];
@@ -162,8 +174,8 @@ static sl_request make_request(const sl_call *call, const sl_part *part, const s
     request.max_tokens = r->max_tokens;
     request.n_choices = part->n;
     request.first_choice = part->first % r->n;
-    request.stop_tokens = stops->ids;
-    request.n_stop_tokens = stops->n;
+    request.stop_tokens = r->stop_tokens.ids;
+    request.n_stop_tokens = r->stop_tokens.n;
     request.stop_strings = (sl_bytes_list){r->stop_strings, r->n_stop_strings};
     request.prompt_logprobs = r->echo && r->logprobs;
     request.n_prompt_logprobs = request.prompt_logprobs ? r->sampling.n_logprobs : 0;
@@ -176,15 +188,9 @@ static sl_request make_request(const sl_call *call, const sl_part *part, const s
 static sl_status submit_part(sl_call *call, sl_part *part, bool predict, sl_err *err)
 {
     sl_server *server = call->server;
-    sl_tokens stops = {0};
-    sl_status status = add_stop_tokens(call, &stops, err);
-    if (status == SL_OK) {
-        sl_request request = make_request(call, part, &stops);
-        status = (predict ? sl_service_predict : sl_service_submit)(server->service, server->inbox, &request, part,
-                                                                    &part->ticket, err);
-    }
-    sl_tokens_free(&stops);
-    return status;
+    sl_request request = make_request(call, part);
+    return (predict ? sl_service_predict : sl_service_submit)(server->service, server->inbox, &request, part,
+                                                              &part->ticket, err);
 }
 
 /* Submits what is not with the engine yet. Of the inputs of an embedding only a few are there at a time, so that many of
@@ -222,8 +228,10 @@ static void refuse(sl_call *call, const sl_err *err)
         fail_call(call, 503, NULL, NULL, RETRY_DRAINING_S, err->message);
         return;
     }
-    for (uint32_t i = 0; i < call->n_submitted; i++)
+    for (uint32_t i = 0; i < call->n_submitted; i++) {
         sl_ticket_release(call->parts[i].ticket);
+        call->parts[i].ticket = NULL;
+    }
     call->n_submitted = 0;
     snprintf(call->error.message, sizeof call->error.message, "%s", err->message);
     if (submit_part(call, &call->parts[0], true, &ignored) == SL_OK)
@@ -500,6 +508,12 @@ bool sl_call_read(sl_part *part)
         for (uint32_t i = 0; i < part->n; i++)
             sl_reply_chunk(&call->choices[part->first + i]);
         sl_reply_send(call);
+    } else if (!call->request.stream && !note_collected(part)) {
+        call->server->metrics.endings[SL_ENDED_ERROR] += call->n_choices - call->n_finished;
+        fail_call(call, 503, NULL, NULL, RETRY_S,
+                  "the answers that are being made take too much memory: ask for less at a time, or set "
+                  "'stream': true");
+        return false;
     }
     return true;
 }

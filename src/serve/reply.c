@@ -78,27 +78,49 @@ static void add_listed_token(sl_choice *choice, uint32_t token)
     sl_textbuf_format(&choice->offsets, "%llu", (unsigned long long)choice->n_chars);
 }
 
+/* The names of an object that is being written: places in a textbuf. */
+typedef struct {
+    size_t at[SL_MAX_LOGPROBS + 1], n_bytes[SL_MAX_LOGPROBS + 1];
+    uint32_t n;
+} names;
+
+/* Adds "token":logprob. Names of a JSON object are unique (RFC 8259 4) and several tokens may have one text: the first one,
+ * which is the likeliest, stays. */
+static void add_alternative(const sl_call *call, sl_textbuf *out, names *known, uint32_t token, float logprob)
+{
+    size_t before = out->n_bytes;
+    sl_textbuf_text(out, known->n ? "," : "");
+    size_t at = out->n_bytes;
+    add_token_string(out, token_text(call, token));
+    if (out->failed)
+        return;
+    size_t n_bytes = out->n_bytes - at;
+    for (uint32_t i = 0; i < known->n; i++)
+        if (known->n_bytes[i] == n_bytes && memcmp(out->bytes + known->at[i], out->bytes + at, n_bytes) == 0) {
+            sl_textbuf_cut(out, before);
+            return;
+        }
+    known->at[known->n] = at;
+    known->n_bytes[known->n++] = n_bytes;
+    sl_textbuf_text(out, ":");
+    sl_textbuf_logprob(out, logprob);
+}
+
 static void add_completion_logprobs(sl_choice *choice, const sl_sampled *sampled)
 {
-    sl_call *call = choice->call;
+    const sl_call *call = choice->call;
     add_listed_token(choice, sampled->token);
     sl_textbuf_logprob(&choice->token_logprobs, sampled->logprob);
     sl_textbuf *top = &choice->top_logprobs;
+    names known = {.n = 0};
     bool listed = false;
     sl_textbuf_text(top, "{");
     for (uint32_t i = 0; i < sampled->n_top; i++) {
-        sl_textbuf_text(top, i ? "," : "");
-        add_token_string(top, token_text(call, sampled->top[i].token));
-        sl_textbuf_text(top, ":");
-        sl_textbuf_logprob(top, sampled->top[i].logprob);
+        add_alternative(call, top, &known, sampled->top[i].token, sampled->top[i].logprob);
         listed |= sampled->top[i].token == sampled->token;
     }
-    if (!listed) { /* the chosen token is always there */
-        sl_textbuf_text(top, sampled->n_top ? "," : "");
-        add_token_string(top, token_text(call, sampled->token));
-        sl_textbuf_text(top, ":");
-        sl_textbuf_logprob(top, sampled->logprob);
-    }
+    if (!listed) /* the chosen token is always there, or a likelier one with its text */
+        add_alternative(call, top, &known, sampled->token, sampled->logprob);
     sl_textbuf_text(top, "}");
 }
 
@@ -280,6 +302,7 @@ void sl_reply_stream_error(sl_call *call, const char *message)
 
 /* ---- the end ---- */
 
+/* Uses up what the choice has collected: what is written twice is never held twice for long. */
 static void add_whole_choice(sl_choice *choice, sl_textbuf *out)
 {
     bool chat = is_chat(choice->call);
@@ -289,6 +312,10 @@ static void add_whole_choice(sl_choice *choice, sl_textbuf *out)
     sl_textbuf_text(out, chat ? "\",\"refusal\":null},\"logprobs\":" : "\",\"logprobs\":");
     add_logprobs(choice, out);
     add_finish_reason(choice, out);
+    sl_textbuf *written[] = {&choice->text, &choice->logprobs, &choice->token_logprobs, &choice->top_logprobs,
+                             &choice->offsets};
+    for (size_t i = 0; i < SL_COUNTOF(written); i++)
+        sl_textbuf_free(written[i]);
 }
 
 static bool out_of_memory(const sl_call *call)
@@ -318,13 +345,14 @@ void sl_reply_whole(sl_call *call, bool failed)
 static void send_whole(sl_call *call)
 {
     sl_textbuf *out = &call->chunk;
+    bool failed = out_of_memory(call);
     sl_textbuf_add(out, call->head.bytes, call->head.n_bytes);
     for (uint32_t i = 0; i < call->n_choices; i++)
         add_whole_choice(&call->choices[i], out);
     sl_textbuf_text(out, "],");
     add_usage(call, out);
     sl_textbuf_text(out, "}\n");
-    sl_reply_whole(call, out_of_memory(call));
+    sl_reply_whole(call, failed || out->failed);
 }
 
 void sl_reply_end(sl_call *call)

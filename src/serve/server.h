@@ -17,6 +17,7 @@ typedef struct sl_server_options {
     bool no_auth;             /* without keys, listen on other addresses than loopback too */
     uint32_t max_connections; /* 0 = 4096, or less where descriptors are short */
     size_t max_body;          /* bytes; 0 = 16 MiB */
+    size_t max_answers;       /* bytes of all answers that are not streamed, while they are made; 0 = 256 MiB */
     uint32_t n_text_threads;  /* 0 = 1 */
     uint32_t client_s;        /* most seconds for sending a body, or for taking none of an answer; 0 = 60 */
     uint32_t keep_alive_s;    /* a stream that has nothing to say gets a comment so often; 0 = 10 */

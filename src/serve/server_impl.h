@@ -34,7 +34,8 @@ struct sl_server {
     int retry_s;                     /* when the client that was refused last should come back */
     uint64_t last_call, nonce;
     pthread_mutex_t done_lock;
-    sl_call *done; /* calls whose text job has ended; under done_lock */
+    sl_call *done;      /* calls whose text job has ended; under done_lock */
+    size_t n_collected; /* bytes of answers that are not streamed and not complete; loop thread */
 };
 
 /* One answer of a call, or the embedding of one of its inputs. */
@@ -60,6 +61,7 @@ typedef struct sl_part {
     uint32_t first, n; /* its choices */
     uint32_t n_finished;
     bool accepted;
+    size_t n_collected; /* bytes of its answers so far, where they are not streamed */
 } sl_part;
 
 /* A request to generate or embed, from its arrival to the last byte of its answer. */

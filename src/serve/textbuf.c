@@ -19,6 +19,14 @@ void sl_textbuf_clear(sl_textbuf *text)
     text->n_bytes = 0;
 }
 
+void sl_textbuf_cut(sl_textbuf *text, size_t n_bytes)
+{
+    if (n_bytes >= text->n_bytes)
+        return;
+    text->n_bytes = n_bytes;
+    text->bytes[n_bytes] = '\0';
+}
+
 static bool reserve(sl_textbuf *text, size_t n_bytes)
 {
     if (text->failed)
@@ -89,11 +97,14 @@ void sl_textbuf_json_part(sl_textbuf *text, const char *bytes, size_t n_bytes)
             continue;
         }
         sl_textbuf_add(text, bytes + begin, i - begin);
-        if (c < 0x80)
+        if (c < 0x80) {
             add_escape(text, c);
-        else
+            i++;
+        } else {
             sl_textbuf_text(text, "\xef\xbf\xbd");
-        begin = ++i;
+            i += sl_utf8_ill_formed(bytes + i, n_bytes - i);
+        }
+        begin = i;
     }
     sl_textbuf_add(text, bytes + begin, n_bytes - begin);
 }

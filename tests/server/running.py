@@ -30,10 +30,12 @@ class Server:
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
                                         env=case.environment())
         case.addCleanup(self.stop)
-        ready = self.process.stderr.readline().decode()
-        match = re.match(r"ready: http://127\.0\.0\.1:(\d+)/v1 serves ", ready)
-        if not match:
-            raise AssertionError(f"not ready: {ready}{self.process.stderr.read().decode()}")
+        lines = [self.process.stderr.readline().decode()]
+        while lines[-1] and not (match := re.match(r"ready: http://127\.0\.0\.1:(\d+)/v1 serves ", lines[-1])):
+            lines.append(self.process.stderr.readline().decode())  # warnings come before it
+        if not lines[-1]:
+            raise AssertionError(f"not ready: {''.join(lines)}")
+        self.warnings = lines[:-1]
         self.port = int(match.group(1))
         self.name = self.model.stem
 

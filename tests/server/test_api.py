@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 import threading
+from pathlib import Path
 
 import running
 import harness
@@ -203,6 +204,127 @@ class Api(harness.Case):
         free = self.complete(**fields, extra_body={"ignore_eos": True, "bad_words": [word]}).choices[0]
         self.assertNotIn(word, free.logprobs.tokens)
         self.assertEqual(free.logprobs.tokens[:tokens.index(word)], tokens[:tokens.index(word)])
+
+    def test_every_byte(self):
+        """What a client reads is the tokens' bytes as UTF-8, U+FFFD where they are none, whole or in pieces."""
+        ids = list(range(3, 259))  # a token for each byte, in order:
+        done = self.run_program("tokenize", "-m", self.server.model, "--ids", stdin=" ".join(map(str, ids)).encode())
+        self.assertEqual(done.stdout, bytes(range(256)))
+        for data in (bytes(range(1, 256)), b"\xf0\x9f\x91a\xe2\x82\xc3\xa9\xed\xa0\x80\xff", "né 日本".encode() + b"\xf0\x9f\x91"):
+            body = {"prompt": [ids[byte] for byte in data], "max_tokens": 0, "echo": True}
+            echoed = self.server.json("POST", "/v1/completions", body)[1]["choices"][0]["text"]
+            self.assertEqual(echoed, data.decode(errors="replace"))
+        for path, prompt in (("chat/completions", {"messages": MESSAGES}), ("completions", {"prompt": "x"})):
+            for byte, token in enumerate(ids):
+                status, answer = self.server.json("POST", "/v1/" + path, {**prompt, "max_tokens": 1, "ignore_eos": True,
+                                                                          "allowed_token_ids": [token]})
+                self.assertEqual(status, 200)
+                self.assertEqual(self.text_of(answer["choices"][0]), bytes([byte]).decode(errors="replace"))
+            for seed in range(6):
+                body = {**prompt, "max_tokens": 120, "seed": seed, "temperature": 50, "ignore_eos": True,
+                        "allowed_token_ids": ids if seed % 2 else ids[128:], "logprobs": True if "messages" in prompt else 0}
+                choice = self.server.json("POST", "/v1/" + path, body)[1]["choices"][0]
+                made = self.bytes_of(choice["logprobs"])
+                self.assertEqual(len(made), 120)
+                self.assertEqual(self.text_of(choice), made.decode(errors="replace"))
+                self.assertIn("\ufffd", self.text_of(choice))
+                chunks = [event["choices"][0] for event in
+                          running.events(self.server.ask("POST", "/v1/" + path, {**body, "stream": True})[2])]
+                self.assertEqual("".join(self.text_of(chunk) for chunk in chunks), self.text_of(choice))
+                self.assertEqual(b"".join(self.bytes_of(chunk["logprobs"]) for chunk in chunks), made)
+
+    @staticmethod
+    def text_of(choice):
+        """Of a whole answer or a chunk of one, of either kind."""
+        return choice["text"] if "text" in choice else (choice.get("message") or choice["delta"]).get("content") or ""
+
+    @staticmethod
+    def bytes_of(logprobs):
+        """Bytes of the tokens that a choice or chunk lists."""
+        if not logprobs:
+            return b""
+        if "content" in logprobs:
+            return b"".join(bytes(token["bytes"]) for token in logprobs["content"])
+        return b"".join(bytes.fromhex(token[6:].replace("\\x", "")) if token.startswith("bytes:") else token.encode()
+                        for token in logprobs["tokens"])
+
+    def test_names_of_alternatives_are_unique(self):
+        """Byte tokens and letters have the same text in this vocabulary, and a JSON object has each name once."""
+        server = running.Server(self, model=self.server.model.parent / "tiny_gemma3.gguf")
+        body = {"prompt": "the quick brown", "max_tokens": 200, "logprobs": 20, "seed": 1, "temperature": 5,
+                "ignore_eos": True}
+        status, _, text = server.ask("POST", "/v1/completions", body)
+        self.assertEqual(status, 200)
+        objects = []
+
+        def collect(pairs):
+            objects.append(pairs)
+            return dict(pairs)
+        lists = json.loads(text, object_pairs_hook=collect)["choices"][0]["logprobs"]
+        for pairs in objects:
+            self.assertEqual(len({name for name, _ in pairs}), len(pairs))
+        fewer = 0
+        for token, logprob, top in zip(lists["tokens"], lists["token_logprobs"], lists["top_logprobs"]):
+            self.assertEqual(list(top.values()), sorted(top.values(), reverse=True))
+            self.assertGreaterEqual(top[token], logprob)
+            fewer += len(top) < 20
+        self.assertGreater(fewer, 0)
+
+    def test_memory_of_answers(self):
+        """Answers that are not streamed share a limited memory; those that are, or fit, go on, and it is given back."""
+        server = running.Server(self, "--parallel", 8, "--answer-memory", 1)
+        large = {"prompt": "x", "n": 40, "max_tokens": 200, "ignore_eos": True, "logprobs": 20}
+        for _ in range(2):
+            status, headers, body = server.ask("POST", "/v1/completions", large)
+            self.assertEqual((status, headers["retry-after"]), (503, "1"))
+            self.assertIn("memory", json.loads(body)["error"]["message"])
+            status, answer = server.json("POST", "/v1/completions", {**large, "n": 2})
+            self.assertEqual((status, answer["usage"]["completion_tokens"]), (200, 400))
+        status, _, body = server.ask("POST", "/v1/completions", {**large, "stream": True})
+        tokens = sum(len(event["choices"][0]["logprobs"]["tokens"]) for event in running.events(body)
+                     if event["choices"][0]["logprobs"])
+        self.assertEqual((status, tokens), (200, 40 * 200))
+        inputs = {"input": [[70 + i % 100] for i in range(2000)], "encoding_format": "float"}
+        self.assertEqual(server.ask("POST", "/v1/embeddings", inputs)[0], 503)
+        self.assertEqual(server.ask("POST", "/v1/embeddings", {**inputs, "input": inputs["input"][:200]})[0], 200)
+        server.wait_for(running.is_idle)
+
+    def test_nothing_left_to_choose(self):
+        answer = self.complete(prompt="x", max_tokens=5, extra_body={"allowed_token_ids": [2]})
+        self.assertEqual((answer.choices[0].finish_reason, answer.usage.completion_tokens), ("stop", 0))
+        for fields in ({"allowed_token_ids": [2]}, {"allowed_token_ids": [70, 2, 71], "stop_token_ids": [71, 70]},
+                       {"allowed_token_ids": [70], "stop_token_ids": [70], "ignore_eos": True}):
+            body = self.assert_bad("min_tokens", lambda: self.complete(prompt="x", extra_body={"min_tokens": 1, **fields}))
+            self.assertIn("'min_tokens'", body["message"])
+            self.assertIn("'allowed_token_ids'", body["message"])
+        for fields in ({"allowed_token_ids": [2], "ignore_eos": True}, {"allowed_token_ids": [2, 70]}):
+            answer = self.complete(prompt="x", max_tokens=3, extra_body={"min_tokens": 2, **fields})
+            self.assertGreaterEqual(answer.usage.completion_tokens, 2)
+        word = self.complete(prompt="x", max_tokens=1, logprobs=0, extra_body={"allowed_token_ids": [90]})
+        body = self.assert_bad("bad_words", lambda: self.complete(
+            prompt="x", extra_body={"allowed_token_ids": [90], "bad_words": word.choices[0].logprobs.tokens}))
+        self.assertIn("'allowed_token_ids'", body["message"])
+
+    def test_text_threads(self):
+        def n_threads(server):
+            return len(list(Path(f"/proc/{server.process.pid}/task").iterdir()))
+        one, five = running.Server(self, "--text-threads", 1), running.Server(self, "--text-threads", 5)
+        self.assertEqual(n_threads(five), n_threads(one) + 4)
+        self.assertGreaterEqual(n_threads(self.server), n_threads(one) + 1)
+        client = self.make_client(five)
+        texts = [f"Number {i} " * (1 + i % 9) for i in range(24)]
+        alone = [self.complete(prompt=text, max_tokens=6, temperature=0).choices[0].text for text in texts]
+        together = [None] * len(texts)
+
+        def ask(i):
+            chunks = client.completions.create(model=five.name, prompt=texts[i], max_tokens=6, temperature=0, stream=True)
+            together[i] = "".join(chunk.choices[0].text for chunk in chunks)
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(texts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(together, alone)
 
     def embed(self, **fields):
         return self.client.embeddings.create(model=self.server.name, **fields)

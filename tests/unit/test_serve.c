@@ -422,6 +422,53 @@ static void test_dropped_body(void **state)
     sl_api_request_free(&r);
 }
 
+/* Log-probabilities of an answer that is held until it is complete: as many as SL_API_MAX_LOGPROBS, in a context of 8,192
+ * tokens. What may be asked for is known before anything is computed. */
+static void test_many_logprobs(void **state)
+{
+    static const struct {
+        sl_api_kind kind;
+        const char *fields, *param; /* NULL: allowed */
+    } cases[] = {
+        {SL_API_COMPLETION, "\"logprobs\":20,\"max_tokens\":4096,\"n\":12", NULL},
+        {SL_API_COMPLETION, "\"logprobs\":20,\"max_tokens\":4096,\"n\":13", "logprobs"},
+        {SL_API_COMPLETION, "\"logprobs\":20,\"max_tokens\":4096,\"n\":13,\"stream\":true", NULL},
+        {SL_API_COMPLETION, "\"logprobs\":15,\"max_tokens\":4096,\"n\":16", NULL},
+        {SL_API_COMPLETION, "\"logprobs\":15,\"max_tokens\":4096,\"n\":16,\"echo\":true", "logprobs"},
+        {SL_API_COMPLETION, "\"max_tokens\":8000,\"n\":128", NULL},
+        {SL_API_COMPLETION, "\"logprobs\":0,\"max_tokens\":4294967295,\"n\":128", NULL},
+        {SL_API_COMPLETION, "\"logprobs\":1,\"max_tokens\":4294967295,\"n\":128", "logprobs"},
+        {SL_API_CHAT, "\"logprobs\":true,\"top_logprobs\":20", NULL},
+        {SL_API_CHAT, "\"logprobs\":true,\"top_logprobs\":20,\"n\":7", "top_logprobs"},
+        {SL_API_CHAT, "\"logprobs\":true,\"top_logprobs\":20,\"n\":7,\"max_tokens\":100", NULL},
+        {SL_API_CHAT, "\"logprobs\":true,\"top_logprobs\":20,\"n\":7,\"stream\":true", NULL},
+    };
+    sl_bundle_options options = sl_bundle_options_default();
+    sl_bundle *bundle;
+    options.flags = SL_BUNDLE_TEXT_ONLY;
+    assert_int_equal(sl_bundle_open(SL_TEST_GOLDEN_DIR "/tiny_llama.gguf", &options, &bundle, NULL), SL_OK);
+    for (size_t i = 0; i < SL_COUNTOF(cases); i++) {
+        char body[256];
+        sl_api_request r;
+        sl_api_error error = {0};
+        snprintf(body, sizeof body, "{%s,%s}",
+                 cases[i].kind == SL_API_CHAT ? "\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]"
+                                              : "\"prompt\":[70,71]",
+                 cases[i].fields);
+        sl_status status = parse(cases[i].kind, body, &r, &error);
+        if (status == SL_OK)
+            status = sl_api_tokenize(bundle, 8192, &r, &error);
+        if (status != (cases[i].param ? SL_ERR_LIMIT : SL_OK) ||
+            strcmp(error.param, cases[i].param ? cases[i].param : ""))
+            fail_msg("%s: %d '%s' %s", body, error.status, error.param, error.message);
+        if (cases[i].param)
+            assert_true(error.status == 400 && strstr(error.message, "'max_tokens', 'n'") &&
+                        strstr(error.message, "stream"));
+        sl_api_request_free(&r);
+    }
+    sl_bundle_close(bundle);
+}
+
 /* ---- text ---- */
 
 static void test_json_text(void **state)
@@ -429,9 +476,8 @@ static void test_json_text(void **state)
     static const char bytes[] = "a\"\\/\b\f\n\r\t\x01\x7f\0é\xff\xe2\x82 \xf0\x9f\x98\x80";
     sl_textbuf text = {0};
     sl_textbuf_json(&text, bytes, sizeof bytes - 1);
-    assert_string_equal(text.bytes,
-                        "\"a\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u007f\\u0000é\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd "
-                        "\xf0\x9f\x98\x80\"");
+    assert_string_equal(text.bytes, "\"a\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u007f\\u0000é\xef\xbf\xbd\xef\xbf\xbd "
+                                    "\xf0\x9f\x98\x80\"");
     json_t *read = json_loads(text.bytes, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
     assert_non_null(read);
     assert_memory_equal(json_string_value(read), bytes, 12);
@@ -508,11 +554,22 @@ static void test_keys(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_head),         cmocka_unit_test(test_bad_heads), cmocka_unit_test(test_head_byte_by_byte),
-        cmocka_unit_test(test_chunks),       cmocka_unit_test(test_defaults),  cmocka_unit_test(test_all_fields),
-        cmocka_unit_test(test_bad_bodies),   cmocka_unit_test(test_deep_body), cmocka_unit_test(test_many_values),
-        cmocka_unit_test(test_dropped_body), cmocka_unit_test(test_json_text), cmocka_unit_test(test_histogram),
-        cmocka_unit_test(test_keys),         cmocka_unit_test(test_origins),   cmocka_unit_test(test_more_fields),
+        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_bad_heads),
+        cmocka_unit_test(test_head_byte_by_byte),
+        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_all_fields),
+        cmocka_unit_test(test_bad_bodies),
+        cmocka_unit_test(test_deep_body),
+        cmocka_unit_test(test_many_values),
+        cmocka_unit_test(test_dropped_body),
+        cmocka_unit_test(test_json_text),
+        cmocka_unit_test(test_histogram),
+        cmocka_unit_test(test_many_logprobs),
+        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_origins),
+        cmocka_unit_test(test_more_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
