@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/tiny_*.gguf, .logits and .hidden: small models of random weights, and what transformers computes from them.
+"""Makes tests/golden/tiny_*.gguf, .logits, .hidden and .kept: small models of random weights, and what transformers
+computes from them.
 
   tools/tiny_models.py [tests/golden]        (made with transformers 5.23, torch 2.15, gguf 0.19, numpy 2.4.6)
 
@@ -11,6 +12,7 @@ is neither uniform nor one-hot: a mistake in any step changes the logits far bey
 NAME.logits, little-endian: u32 n_tokens, u32 n_vocab, i32 token[n_tokens], f32 logit[n_tokens][n_vocab]. Logits of
 position i follow tokens 0..i, computed in float32. NAME.hidden: u32 n_tokens, u32 n_embd, the same ids, f32
 state[n_tokens][n_embd], what the vocabulary matmul reads (the last layer's output after its norm).
+NAME.kept: logits where only some keys and values are kept, see write_kept.
 """
 import os
 import sys
@@ -210,6 +212,73 @@ def write_logits(path, model, first_token, seed):
             f.write(rows.numpy().astype("<f4").tobytes())
 
 
+KEPT_TOKENS, PERIOD, OBSERVED, BLOCK = 400, 128, 32, 16
+KEPT_POSITIONS = [127, 128, 200, 255, 256, 330, 384, 399]
+KEPT_SETTINGS = [(4, 40, 0), (4, 20, 40)]
+
+
+def run_masked(model, ids, visible):
+    """Logits, and each full layer's attention, where row i sees the positions visible[i]."""
+    n = len(ids)
+
+    def bias(seen):
+        return torch.zeros(1, 1, n, n, dtype=torch.float64).masked_fill(~seen, torch.finfo(torch.float64).min)
+
+    kinds = getattr(model.config, "layer_types", None) or ["full_attention"] * model.config.num_hidden_layers
+    mask = bias(visible[:n, :n])
+    if "sliding_attention" in kinds:
+        distance = torch.arange(n)[:, None] - torch.arange(n)[None]
+        window = (distance >= 0) & (distance < model.config.sliding_window)
+        mask = {"full_attention": mask, "sliding_attention": bias(window)}
+    with torch.no_grad():
+        out = model(ids[None], attention_mask=mask, output_attentions=True, use_cache=False)
+    return out.logits[0], [a[0] for a, kind in zip(out.attentions, kinds) if kind == "full_attention"]
+
+
+def keep_some(model, ids, sinks, recent, heavy):
+    """What each row sees where only some blocks are kept, by the rules of src/engine/keep.h."""
+    n, kept = len(ids), sinks + recent + heavy
+    visible = torch.tril(torch.ones(n, n, dtype=torch.bool))
+    held, mass, gap = [], torch.zeros(n // BLOCK + 1, dtype=torch.float64), float("inf")
+    for end in range(PERIOD, n, PERIOD):
+        held += range((end - PERIOD) // BLOCK, end // BLOCK)
+        n_out = len(held) - kept
+        if n_out <= 0:
+            continue
+        between = held[sinks:len(held) - recent]
+        if heavy:
+            _, attentions = run_masked(model, ids[:end], visible)
+            for a in attentions:
+                drawn = a[:, end - OBSERVED:].double().sum((0, 1))
+                mass[:end // BLOCK] += drawn.reshape(-1, BLOCK).sum(1)
+            between.sort(key=lambda b: (float(mass[b]), b))
+            gap = min(gap, float(mass[between[n_out]] / mass[between[n_out - 1]]) - 1)
+            mass /= 2
+        for b in between[:n_out]:
+            held.remove(b)
+            visible[end:, b * BLOCK:(b + 1) * BLOCK] = False
+    return visible, gap
+
+
+def write_kept(path, model, seed):
+    """u32 n_tokens, n_vocab, n_positions, n_settings; i32 token[n_tokens]; u32 position[n_positions]; for each setting
+    of --kv-keep u32 sinks, recent, heavy and f32 logit[n_positions][n_vocab]. The model is in float64 by now."""
+    tokens = np.random.default_rng(seed).integers(3, N_VOCAB, KEPT_TOKENS).astype("<i4")
+    ids = torch.from_numpy(tokens.astype(np.int64))
+    full, _ = run_masked(model, ids, torch.tril(torch.ones(KEPT_TOKENS, KEPT_TOKENS, dtype=torch.bool)))
+    with open(path, "wb") as f:
+        f.write(np.array([KEPT_TOKENS, N_VOCAB, len(KEPT_POSITIONS), len(KEPT_SETTINGS)], dtype="<u4").tobytes())
+        f.write(tokens.tobytes() + np.array(KEPT_POSITIONS, dtype="<u4").tobytes())
+        for setting in KEPT_SETTINGS:
+            visible, gap = keep_some(model, ids, *(-(-n // BLOCK) for n in setting))
+            logits, _ = run_masked(model, ids, visible)
+            change = (logits - full).abs().max(-1).values
+            print(f"{path}: {setting}: {int(visible[-1].sum())} of {KEPT_TOKENS} tokens seen at the end, logits change "
+                  f"by up to {change[128:].max():.2f}; the nearest choice by attention: {100 * gap:.2f} % apart")
+            f.write(np.array(setting, dtype="<u4").tobytes())
+            f.write(logits[KEPT_POSITIONS].numpy().astype("<f4").tobytes())
+
+
 def make_llama(folder):
     """Tied embeddings, three query heads to one key and value head."""
     config = LlamaConfig(vocab_size=N_VOCAB, hidden_size=96, intermediate_size=160, num_hidden_layers=3,
@@ -227,6 +296,7 @@ def make_llama(folder):
 
     write_gguf(f"{folder}/tiny_llama.gguf", "llama", config, model, describe)
     write_logits(f"{folder}/tiny_llama.logits", model, 1, 11)
+    write_kept(f"{folder}/tiny_llama.kept", model, 21)
 
 
 def make_llama31(folder):
@@ -248,6 +318,7 @@ def make_llama31(folder):
 
     write_gguf(f"{folder}/tiny_llama31.gguf", "llama", config, model, describe)
     write_logits(f"{folder}/tiny_llama31.logits", model, 1, 12)
+    write_kept(f"{folder}/tiny_llama31.kept", model, 22)
 
 
 def make_gemma3(folder):
@@ -267,6 +338,7 @@ def make_gemma3(folder):
 
     write_gguf(f"{folder}/tiny_gemma3.gguf", "gemma3", config, model, describe)
     write_logits(f"{folder}/tiny_gemma3.logits", model, 2, 13)
+    write_kept(f"{folder}/tiny_gemma3.kept", model, 23)
 
 
 def main():

@@ -118,7 +118,8 @@ static sl_status measure(const batch *b, sl_engine_options *engine, sl_err *err)
 /* No larger than the requests need. */
 static sl_status open_engine(batch *b, sl_err *err)
 {
-    sl_engine_options engine = {.chunk = b->options->chunk, .token_bytes = sl_bundle_token_bytes(b->bundle)};
+    const sl_answer_file_options *o = b->options;
+    sl_engine_options engine = {.chunk = o->chunk, .keep = o->keep, .token_bytes = sl_bundle_token_bytes(b->bundle)};
     lines all = b->lines;
     for (sl_bytes line; next_line(&all, &line);)
         b->n_jobs++;

@@ -10,6 +10,7 @@ typedef struct sl_answer_file_options {
     const char *system;                  /* system prompt in front of a line's "prompt"; NULL = none */
     uint32_t context;                    /* most tokens of one request, prompt and answer */
     uint32_t chunk, n_parallel;
+    sl_keep keep;
 } sl_answer_file_options;
 
 /* Answers every line of input (see cli/request_line.h) and prints one JSON object for each, in the lines' order and as soon

@@ -159,6 +159,7 @@ static sl_status run(const sl_args *args, sl_err *err)
                     .stop = interrupted},
     };
     const char *word = sl_args_text(args, "trace");
+    SL_TRY(sl_kv_args_keep(args, &bench.engine.keep, err));
     bench.free_bytes = sl_memory_free();
     sl_status status = is_builtin(word) ? SL_OK : read_file(args, word, &trace, err);
     if (status == SL_OK)
@@ -245,6 +246,7 @@ static const sl_option options[] = {
      .fallback = "50",
      .help = "dynamic batching: longest wait of a request for its batch to fill"},
     SL_OPT_KV_MEMORY,
+    SL_OPT_KV_KEEP,
     {.name = "no-prefix-cache", .kind = SL_OPTION_FLAG, .help = "compute every prompt, whatever it shares with others"},
     TARGET("ttft-target", "what the engine aims at and goodput counts: a request's first token within MS"),
     TARGET("itl-target", "the same: 99% of the gaps between a request's tokens within MS"),

@@ -1,6 +1,7 @@
-/* `sluice eval ppl`: perplexity of a text, and how far the fast arithmetic is from the exact one. */
+/* `sluice eval ppl`: perplexity of a text, and what fast arithmetic or keys and values given up cost. */
 #include "cli/commands.h"
 #include "cli/input.h"
+#include "cli/kv_args.h"
 #include "cli/model_args.h"
 #include "cli/output.h"
 #include "cli/scorer.h"
@@ -19,12 +20,12 @@ typedef struct {
     uint32_t context;
 } evaluation;
 
-/* Opens a model at level (NULL: as --level says) with a context of one window. */
-static sl_status open_scorer(const sl_args *args, const char *level, uint32_t context, sl_bundle **bundle,
+/* Opens a model at level (NULL: as --level says) with a context of one window, of which keep is kept. */
+static sl_status open_scorer(const sl_args *args, const char *level, uint32_t context, sl_keep keep, sl_bundle **bundle,
                              sl_scorer *scorer, sl_err *err)
 {
     SL_TRY(sl_model_args_open(args, level, bundle, err));
-    return sl_scorer_open(scorer, *bundle, context, err);
+    return sl_scorer_open(scorer, *bundle, context, keep, err);
 }
 
 static sl_status score_text(evaluation *eval, sl_err *err)
@@ -68,42 +69,46 @@ static sl_status read_tokens(const sl_args *args, evaluation *eval, sl_err *err)
     return SL_OK;
 }
 
-static sl_status print_summary(const sl_args *args, const sl_score_summary *s, bool with_base, sl_err *err)
+/* base: what was compared with; NULL: nothing. */
+static sl_status print_summary(const sl_args *args, const sl_score_summary *s, const char *base, sl_err *err)
 {
     if (sl_args_flag(args, "json")) {
         json_t *root =
             json_pack("{s:f, s:f, s:I}", "ppl", s->ppl, "stderr", s->stderr_, "n_scored", (json_int_t)s->n_scored);
-        json_t *more = with_base ? json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kld_mean", s->kld_mean, "kld_p99",
-                                             s->kld_p99, "argmax_agreement", s->argmax_agreement, "largest_flip_gap",
-                                             s->largest_flip_gap, "ppl_base", s->ppl_base, "ppl_ratio", s->ppl_ratio,
-                                             "ppl_ratio_stderr", s->ppl_ratio_stderr)
-                                 : NULL;
+        json_t *more = base != NULL ? json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "kld_mean", s->kld_mean,
+                                                "kld_p99", s->kld_p99, "argmax_agreement", s->argmax_agreement,
+                                                "largest_flip_gap", s->largest_flip_gap, "ppl_base", s->ppl_base,
+                                                "ppl_ratio", s->ppl_ratio, "ppl_ratio_stderr", s->ppl_ratio_stderr)
+                                    : NULL;
         if (more != NULL)
             json_object_update(root, more);
         json_decref(more);
         return sl_out_json(root, err);
     }
     sl_out_printf("perplexity        %.4f +/- %.4f over %zu tokens\n", s->ppl, s->stderr_, s->n_scored);
-    if (with_base)
-        sl_out_printf("of exact          %.4f; change %+.3f %% +/- %.3f %%\n"
+    if (base != NULL)
+        sl_out_printf("of %-14s %.4f; change %+.3f %% +/- %.3f %%\n"
                       "KL divergence     %.6f on average, 99%% of tokens below %.6f\n"
-                      "same likeliest    %.2f%%; largest gap between exact's first two where not: %.4f\n",
-                      s->ppl_base, 100 * (s->ppl_ratio - 1), 100 * s->ppl_ratio_stderr, s->kld_mean, s->kld_p99,
-                      100 * s->argmax_agreement, s->largest_flip_gap);
+                      "same likeliest    %.2f%%; largest gap between the first two of %s where not: %.4f\n",
+                      base, s->ppl_base, 100 * (s->ppl_ratio - 1), 100 * s->ppl_ratio_stderr, s->kld_mean, s->kld_p99,
+                      100 * s->argmax_agreement, base, s->largest_flip_gap);
     return SL_OK;
 }
 
 static sl_status evaluate(const sl_args *args, evaluation *eval, sl_err *err)
 {
     sl_score_summary summary;
-    bool with_base = sl_args_given(args, "against");
-    SL_TRY(open_scorer(args, NULL, eval->context, &eval->bundle, &eval->tested, err));
+    sl_keep keep;
+    const char *against = sl_args_text(args, "against");
+    SL_TRY(sl_kv_args_keep(args, &keep, err));
+    SL_TRY(open_scorer(args, NULL, eval->context, keep, &eval->bundle, &eval->tested, err));
     SL_TRY(read_tokens(args, eval, err));
-    if (with_base)
-        SL_TRY(open_scorer(args, sl_args_text(args, "against"), eval->context, &eval->base_bundle, &eval->base, err));
+    if (against != NULL)
+        SL_TRY(open_scorer(args, strcmp(against, "full") == 0 ? NULL : against, eval->context, (sl_keep){0},
+                           &eval->base_bundle, &eval->base, err));
     SL_TRY(score_text(eval, err));
-    SL_TRY(sl_score_summarise(eval->scores, eval->n_scores, with_base, &summary, err));
-    return print_summary(args, &summary, with_base, err);
+    SL_TRY(sl_score_summarise(eval->scores, eval->n_scores, against != NULL, &summary, err));
+    return print_summary(args, &summary, against, err);
 }
 
 static sl_status run(const sl_args *args, sl_err *err)
@@ -123,7 +128,7 @@ static sl_status run(const sl_args *args, sl_err *err)
     return status;
 }
 
-static const char *const yardsticks[] = {"exact", NULL};
+static const char *const yardsticks[] = {"exact", "full", NULL};
 
 static const sl_option options[] = {
     SL_OPT_MODEL,
@@ -149,13 +154,15 @@ static const sl_option options[] = {
      .help = "only the first N tokens of the text"},
     {.name = "against",
      .kind = SL_OPTION_CHOICE,
-     .argument = "LEVEL",
+     .argument = "WHAT",
      .choices = yardsticks,
-     .help = "also compare with the same model in exact arithmetic (fp32, F32 keys and values)"},
+     .help = "also compare with the same model in exact arithmetic (fp32, F32 keys and values), or with the full keys "
+             "and values in the same arithmetic; either keeps everything, whatever --kv-keep says"},
     SL_OPTS_THREADS,
     SL_OPT_LEVEL,
     SL_OPTS_CACHE,
     SL_OPT_KV_TYPE,
+    SL_OPT_KV_KEEP,
     SL_OPT_JSON,
 };
 
@@ -168,7 +175,9 @@ const sl_command sl_cmd_eval = {
         "tokens that do not overlap; in each, the first token becomes BOS where the model wants one, and the second "
         "half "
         "is scored.",
-    .examples = "sluice eval ppl -m smollm2 -f book.txt\nsluice eval ppl -m smollm2 -f book.txt --against exact --json",
+    .examples =
+        "sluice eval ppl -m smollm2 -f book.txt\nsluice eval ppl -m smollm2 -f book.txt --against exact --json\n"
+        "sluice eval ppl -m smollm2 -f book.txt --ctx 2048 --kv-keep 4+508 --against full",
     .options = options,
     .n_options = SL_COUNTOF(options),
     .min_operands = 1,

@@ -273,6 +273,7 @@ static sl_status open_model(const sl_args *args, facts *subject, const sl_bundle
         return status;
     if (sl_model_open(subject->gguf, &model_options, subject->pool, &subject->model, &subject->why) != SL_OK)
         return SL_OK;
+    SL_TRY(sl_kv_args_keep(args, &subject->engine.keep, err));
     subject->engine.n_sequences = (uint32_t)sl_args_uint(args, "sequences");
     subject->engine.context = (uint32_t)sl_args_uint(args, "length");
     sl_engine_model model = sl_engine_model_of(subject->model);
@@ -346,6 +347,7 @@ static const sl_option options[] = {
     {.name = "graph", .kind = SL_OPTION_FLAG, .help = "print the graph as built and after each pass instead"},
     SL_OPT_KV_TYPE,
     SL_OPT_KV_MEMORY,
+    SL_OPT_KV_KEEP,
     SL_OPT_LEVEL,
     SL_OPTS_THREADS,
     SL_OPT_JSON,

@@ -4,6 +4,7 @@
 #include "cli/commands.h"
 #include "cli/generate.h"
 #include "cli/input.h"
+#include "cli/kv_args.h"
 #include "cli/model_args.h"
 #include "cli/output.h"
 
@@ -174,22 +175,23 @@ static sl_status read_context(const sl_args *args, const sl_bundle *bundle, uint
     return SL_OK;
 }
 
-static sl_status open_engine(const sl_args *args, const sl_bundle *bundle, sl_engine **out, sl_err *err)
+static sl_status open_engine(const sl_args *args, const sl_bundle *bundle, sl_keep keep, sl_engine **out, sl_err *err)
 {
-    sl_engine_options options = {.chunk = (uint32_t)sl_args_uint(args, "chunk"), .n_sequences = 1};
+    sl_engine_options options = {.chunk = (uint32_t)sl_args_uint(args, "chunk"), .n_sequences = 1, .keep = keep};
     SL_TRY(read_context(args, bundle, &options.context, err));
     return sl_bundle_open_engine(bundle, &options, out, err);
 }
 
 /* Opens model and engine and answers text, or chats when text.bytes is NULL. */
-static sl_status run_model(const sl_args *args, const sl_generate_options *options, sl_bytes text, sl_err *err)
+static sl_status run_model(const sl_args *args, const sl_generate_options *options, sl_keep keep, sl_bytes text,
+                           sl_err *err)
 {
     sl_bundle *bundle = NULL;
     sl_engine *engine = NULL;
     int64_t start_us = sl_clock_us();
     sl_status status = sl_model_args_open(args, NULL, &bundle, err);
     if (status == SL_OK)
-        status = open_engine(args, bundle, &engine, err);
+        status = open_engine(args, bundle, keep, &engine, err);
     double load_ms = (double)(sl_clock_us() - start_us) / 1e3;
     if (status == SL_OK && text.bytes != NULL)
         status = answer_once(args, bundle, engine, options, text, load_ms, err);
@@ -201,12 +203,13 @@ static sl_status run_model(const sl_args *args, const sl_generate_options *optio
 }
 
 /* Answers a file of requests. */
-static sl_status run_input(const sl_args *args, const sl_generate_options *defaults, sl_err *err)
+static sl_status run_input(const sl_args *args, const sl_generate_options *defaults, sl_keep keep, sl_err *err)
 {
     sl_bundle *bundle = NULL;
     sl_input input = {0};
     sl_answer_file_options options = {.defaults = defaults,
                                       .system = sl_args_text(args, "system"),
+                                      .keep = keep,
                                       .chunk = (uint32_t)sl_args_uint(args, "chunk"),
                                       .n_parallel = (uint32_t)sl_args_uint(args, "parallel")};
     sl_status status = sl_input_read(sl_args_text(args, "input"), &input, err);
@@ -229,7 +232,9 @@ static sl_status run(const sl_args *args, sl_err *err)
     sl_generate_options options = {0};
     sl_logit_bias *bias = NULL;
     sl_input input = {0};
+    sl_keep keep;
     SL_TRY(check_usage(args, chat, err));
+    SL_TRY(sl_kv_args_keep(args, &keep, err));
     sl_status status = read_options(args, &options, &bias, err);
     if (status == SL_OK && prompt == NULL && !chat && !batch)
         status = sl_input_read(file != NULL ? file : "-", &input, err);
@@ -237,7 +242,7 @@ static sl_status run(const sl_args *args, sl_err *err)
     if (prompt != NULL)
         text = (sl_bytes){prompt, strlen(prompt)};
     if (status == SL_OK)
-        status = batch ? run_input(args, &options, err) : run_model(args, &options, text, err);
+        status = batch ? run_input(args, &options, keep, err) : run_model(args, &options, keep, text, err);
     sl_input_free(&input);
     free(bias);
     return status;
@@ -326,6 +331,7 @@ static const sl_option options[] = {
     SL_OPT_LEVEL,
     SL_OPTS_CACHE,
     SL_OPT_KV_TYPE,
+    SL_OPT_KV_KEEP,
     SL_OPT_CHUNK,
     {.name = "timings", .kind = SL_OPTION_FLAG, .help = "print speeds on standard error after each answer"},
     SL_OPT_JSON,

@@ -1,4 +1,4 @@
-/* --kv-memory, and what is chosen without it. */
+/* --kv-memory, and what is chosen without it; --kv-keep. */
 #ifndef SL_CLI_KV_ARGS_H
 #define SL_CLI_KV_ARGS_H
 
@@ -13,6 +13,18 @@
         .help = "megabytes for keys and values, which all requests share, else what they can need, but at most "       \
                 "three quarters of the free memory"                                                                    \
     }
+
+#define SL_OPT_KV_KEEP                                                                                                 \
+    {                                                                                                                  \
+        .name = "kv-keep", .kind = SL_OPTION_TEXT, .flags = SL_OPTION_SETTING, .argument = "S+W[+M]",                  \
+        .help =                                                                                                        \
+            "of a text keep only the keys and values of the first S tokens, the last W and, of those between, the "    \
+            "M with the most attention, for bounded memory at some cost in quality; whole blocks of 16, given up "     \
+            "every 128 tokens"                                                                                         \
+    }
+
+/* What --kv-keep says; all 0 without it. SL_ERR_ARGUMENT, with the form that is wanted. */
+SL_WARN_UNUSED sl_status sl_kv_args_keep(const sl_args *args, sl_keep *out, sl_err *err);
 
 /* Sets options->kv_bytes, and says in *out how it was chosen: as --kv-memory says, else by sl_engine_choose_kv.
  * free_bytes: sl_memory_free() before the model's weights were opened; the weights are taken off here, since those that

@@ -25,7 +25,7 @@ static void on_event(void *user, const sl_event *event)
         scorer->status = sl_err_set(scorer->err, event->error.code, "%s", event->error.message);
 }
 
-sl_status sl_scorer_open(sl_scorer *scorer, const sl_bundle *bundle, uint32_t context, sl_err *err)
+sl_status sl_scorer_open(sl_scorer *scorer, const sl_bundle *bundle, uint32_t context, sl_keep keep, sl_err *err)
 {
     const sl_model *model = sl_bundle_model(bundle);
     uint32_t longest = sl_model_get_info(model)->context_length;
@@ -33,7 +33,7 @@ sl_status sl_scorer_open(sl_scorer *scorer, const sl_bundle *bundle, uint32_t co
     if (context > longest)
         SL_FAIL(err, SL_ERR_LIMIT, "--ctx %u is more than the %u tokens that this model was made for", context,
                 longest);
-    sl_engine_options options = {.context = context, .n_sequences = 1, .logit_rows = LOGIT_ROWS};
+    sl_engine_options options = {.context = context, .n_sequences = 1, .logit_rows = LOGIT_ROWS, .keep = keep};
     sl_engine_model engine_model = sl_engine_model_of(model);
     SL_TRY(sl_engine_open(&engine_model, &options, sl_bundle_threads(bundle), &scorer->engine, err));
     scorer->rows = malloc(LOGIT_ROWS * scorer->n_vocab * sizeof(*scorer->rows));
@@ -66,10 +66,12 @@ static sl_status submit_window(sl_scorer *scorer, const uint32_t *window, uint32
     return sl_engine_submit(scorer->engine, &request, NULL, err);
 }
 
-/* Steps until rows are there or the window ends. */
+/* Steps until there are rows that were not scored yet, or the window ends. */
 static sl_status next_rows(sl_scorer *scorer, sl_err *err)
 {
-    scorer->n_rows = 0;
+    if (scorer->n_used < scorer->n_rows)
+        return SL_OK;
+    scorer->n_rows = scorer->n_used = 0;
     while (scorer->busy && scorer->n_rows == 0 && sl_interrupts() == 0) {
         SL_TRY(sl_engine_step(scorer->engine, sl_clock_us(), &scorer->busy, err));
         SL_TRY(scorer->status);
@@ -77,12 +79,33 @@ static sl_status next_rows(sl_scorer *scorer, sl_err *err)
     return SL_OK;
 }
 
-static size_t count_different(const sl_scorer *a, const sl_scorer *b)
+/* Logits of the first row that was not scored yet. */
+static const float *unused_rows(const sl_scorer *scorer)
+{
+    return scorer->rows + scorer->n_used * scorer->n_vocab;
+}
+
+static size_t count_different(const sl_scorer *a, const sl_scorer *b, size_t n_rows)
 {
     size_t n = 0;
-    for (size_t i = 0; i < a->n_rows; i++)
-        n += memcmp(a->rows + i * a->n_vocab, b->rows + i * b->n_vocab, a->n_vocab * sizeof(*a->rows)) != 0;
+    for (size_t i = 0; i < n_rows; i++)
+        n += memcmp(unused_rows(a) + i * a->n_vocab, unused_rows(b) + i * b->n_vocab, a->n_vocab * sizeof(*a->rows)) !=
+             0;
     return n;
+}
+
+/* Rows that both have. SL_ERR_INTERNAL when they are not of the same positions. */
+static sl_status match_rows(const sl_scorer *tested, const sl_scorer *base, size_t *n, sl_err *err)
+{
+    *n = tested->n_rows - tested->n_used;
+    if (base == NULL)
+        return SL_OK;
+    size_t n_base = base->n_rows - base->n_used;
+    if ((*n == 0) != (n_base == 0) ||
+        (*n > 0 && tested->first_position + tested->n_used != base->first_position + base->n_used))
+        SL_FAIL(err, SL_ERR_INTERNAL, "the two models do not score the same positions");
+    *n = SL_MIN(*n, n_base);
+    return SL_OK;
 }
 
 sl_status sl_score_window(sl_scorer *tested, sl_scorer *base, const uint32_t *window, uint32_t n, uint32_t from,
@@ -92,20 +115,23 @@ sl_status sl_score_window(sl_scorer *tested, sl_scorer *base, const uint32_t *wi
     if (base != NULL)
         SL_TRY(submit_window(base, window, n, from, err));
     for (;;) {
+        size_t n_rows;
         SL_TRY(next_rows(tested, err));
         if (base != NULL)
             SL_TRY(next_rows(base, err));
         if (sl_interrupts() > 0)
             SL_FAIL(err, SL_ERR_CANCELLED, "interrupted");
-        if (base != NULL && (base->n_rows != tested->n_rows || base->first_position != tested->first_position))
-            SL_FAIL(err, SL_ERR_INTERNAL, "the two models do not score the same positions");
-        if (tested->n_rows == 0)
+        SL_TRY(match_rows(tested, base, &n_rows, err));
+        if (n_rows == 0)
             return SL_OK;
-        SL_TRY(sl_score_rows(sl_bundle_threads(tested->bundle), tested->rows, base != NULL ? base->rows : NULL,
-                             tested->n_rows, tested->n_vocab, window + tested->first_position + 1, scores + *n_scores,
-                             err));
-        *n_scores += tested->n_rows;
+        SL_TRY(sl_score_rows(sl_bundle_threads(tested->bundle), unused_rows(tested),
+                             base != NULL ? unused_rows(base) : NULL, n_rows, tested->n_vocab,
+                             window + tested->first_position + tested->n_used + 1, scores + *n_scores, err));
+        *n_scores += n_rows;
         if (base != NULL && n_different != NULL)
-            *n_different += count_different(tested, base);
+            *n_different += count_different(tested, base, n_rows);
+        tested->n_used += n_rows;
+        if (base != NULL)
+            base->n_used += n_rows;
     }
 }

@@ -161,7 +161,7 @@ static sl_status compare_logits(sl_techniques *t, sl_technique *row, const sl_se
         sl_bundle_text_tokens(setups[0].bundle, sl_techniques_text, strlen(sl_techniques_text), &text, err);
     text.n = SL_MIN(text.n, SL_MIN(TEXT_TOKENS, t->context));
     for (int i = 0; i < 2 && status == SL_OK; i++)
-        status = sl_scorer_open(&scorers[i], setups[i].bundle, (uint32_t)text.n, err);
+        status = sl_scorer_open(&scorers[i], setups[i].bundle, (uint32_t)text.n, (sl_keep){0}, err);
     if (status == SL_OK)
         status = score_text(t, row, scorers, &text, err);
     sl_scorer_close(&scorers[0]);

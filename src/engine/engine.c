@@ -53,9 +53,11 @@ static sl_status settle(const sl_engine_model *model, const sl_engine_options *o
     o->chunk = SL_MAX(SL_MIN(o->chunk, o->context), o->n_sequences);
     o->logit_rows = SL_MAX(o->logit_rows, o->n_sequences);
     *sizes = (sl_context_sizes){.max_rows = o->chunk, .max_wanted = o->logit_rows};
-    SL_TRY(sl_kv_divide(model->plan, o->kv_bytes, o->n_sequences, o->context, o->chunk, sizes->n_blocks, err));
+    SL_TRY(sl_keep_settle(&o->keep, err));
+    SL_TRY(
+        sl_kv_divide(model->plan, &o->keep, o->kv_bytes, o->n_sequences, o->context, o->chunk, sizes->n_blocks, err));
     if (options->context == 0)
-        o->context = SL_MAX(sl_kv_longest(model->plan, sizes->n_blocks, o->context), 2);
+        o->context = SL_MAX(sl_kv_longest(model->plan, &o->keep, sizes->n_blocks, o->context), 2);
     return SL_OK;
 }
 
@@ -230,6 +232,8 @@ static sl_status open_choices(sl_engine *e, const sl_request *request, sl_sequen
     for (uint32_t i = 0; i < SL_MAX(request->n_choices, 1) && status == SL_OK; i++) {
         status = sl_sequence_open(request, i, e->options.token_bytes, e->model.n_vocab, e->options.context,
                                   e->model.plan->n_groups, link, err);
+        if (status == SL_OK)
+            status = sl_kv_prepare(&e->kv, *link, err);
         if (status == SL_OK)
             link = i == 0 ? &(*link)->siblings : &(*link)->next;
     }

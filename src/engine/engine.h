@@ -4,6 +4,7 @@
 #define SL_ENGINE_ENGINE_H
 
 #include "base/clock.h"
+#include "engine/keep.h"
 #include "engine/pooling.h"
 #include "engine/schedule.h"
 #include "engine/stop.h"
@@ -28,6 +29,7 @@ typedef struct sl_engine_options {
     uint64_t kv_bytes;     /* memory for keys and values, which they share; 0 = room for each to fill its context */
     uint32_t logit_rows;   /* most rows a step computes logits for; 0 = 32 */
     uint64_t shuffle_seed; /* not 0: physical KV blocks are handed out in a random order (tests) */
+    sl_keep keep;          /* what a sequence keeps of its keys and values; all 0 = everything */
     bool no_prefix_cache;  /* nothing is shared between requests */
     uint8_t cache_key[16]; /* of the prefix tree's hash: a secret one keeps users from making it slow */
     sl_clock_fn *clock;    /* NULL = sl_clock_us */

@@ -10,11 +10,11 @@ enum { COST_DEPTH = 4096 };
 
 /* ---- nodes ---- */
 
-static void find_full_group(sl_prefix *t, const sl_plan *plan)
+static void find_groups(sl_prefix *t, const sl_plan *plan)
 {
     t->n_groups = plan->n_groups;
     for (int g = 0; g < plan->n_groups; g++) {
-        if (plan->groups[g].window)
+        if (plan->groups[g].window || sl_keep_on(&t->keep))
             continue;
         t->has_full = true;
         t->full_group = g;
@@ -49,11 +49,11 @@ static sl_status allocate(sl_prefix *t, uint32_t n_nodes, sl_err *err)
     return SL_OK;
 }
 
-sl_status sl_prefix_open(sl_prefix *t, const sl_plan *plan, sl_blocks *pools, uint32_t n_nodes,
+sl_status sl_prefix_open(sl_prefix *t, const sl_plan *plan, const sl_keep *keep, sl_blocks *pools, uint32_t n_nodes,
                          const uint8_t key[SL_DIGEST_KEY_BYTES], sl_err *err)
 {
-    *t = (sl_prefix){.pools = pools};
-    find_full_group(t, plan);
+    *t = (sl_prefix){.pools = pools, .keep = *keep};
+    find_groups(t, plan);
     sl_status status = sl_digester_open(key, &t->digester, err);
     if (status == SL_OK)
         status = allocate(t, n_nodes, err);
@@ -84,7 +84,7 @@ static void root_tokens(uint64_t tenant, uint32_t adapter, uint32_t tokens[SL_KV
 
 sl_digest sl_prefix_root_digest(const sl_prefix *t, const sl_plan *plan, uint64_t tenant, uint32_t adapter)
 {
-    uint64_t words[] = {tenant, adapter, (uint64_t)plan->kv_type, (uint64_t)plan->level};
+    uint64_t words[] = {tenant, adapter, (uint64_t)plan->kv_type, (uint64_t)plan->level, sl_keep_key(&t->keep)};
     return sl_digest_of(t->digester, words, sizeof words);
 }
 
@@ -184,7 +184,10 @@ static void become_idle(sl_prefix *t, int g, uint32_t node)
     const sl_prefix_node *n = &t->nodes[node];
     bool is_full = t->has_full && g == t->full_group;
     t->n_idle[g]++;
-    sl_evict_value(&t->evict[g], node, is_full || n->is_end ? COST_DEPTH + (uint64_t)n->depth * SL_KV_BLOCK : 0);
+    /* Of what is not kept whole, all blocks that a hit needs are worth the same, so that of those idle together the deepest,
+     * which gave itself up first, goes first: without the sinks the others are of no use. */
+    uint64_t depth = sl_keep_on(&t->keep) ? 0 : n->depth;
+    sl_evict_value(&t->evict[g], node, is_full || n->is_end ? COST_DEPTH + depth * SL_KV_BLOCK : 0);
     offer(t, g, node);
 }
 

@@ -12,6 +12,7 @@
 #include "engine/blocks.h"
 #include "engine/digest.h"
 #include "engine/evict.h"
+#include "engine/keep.h"
 #include "graph/backend.h"
 
 #define SL_NO_NODE UINT32_MAX
@@ -36,7 +37,8 @@ typedef struct sl_prefix {
     uint32_t *buckets;
     uint32_t bucket_mask;
     int n_groups;
-    bool has_full; /* group full_group has no window */
+    sl_keep keep;
+    bool has_full; /* group full_group has no window, and sequences keep all of it */
     int full_group;
     sl_blocks *pools;                    /* of each group; the owner's */
     uint32_t *node_of[SL_MAX_KV_GROUPS]; /* of each block; SL_NO_NODE */
@@ -47,11 +49,12 @@ typedef struct sl_prefix {
 } sl_prefix;
 
 /* A tree for the plan's groups over pools (one a group, which outlive it) with room for n_nodes nodes. SL_ERR_NOMEM. */
-SL_WARN_UNUSED sl_status sl_prefix_open(sl_prefix *tree, const sl_plan *plan, sl_blocks *pools, uint32_t n_nodes,
-                                        const uint8_t key[SL_DIGEST_KEY_BYTES], sl_err *err);
+SL_WARN_UNUSED sl_status sl_prefix_open(sl_prefix *tree, const sl_plan *plan, const sl_keep *keep, sl_blocks *pools,
+                                        uint32_t n_nodes, const uint8_t key[SL_DIGEST_KEY_BYTES], sl_err *err);
 void sl_prefix_close(sl_prefix *tree);
 
-/* Digest of a root: of tenant, adapter and the plan's KV type and level; and of SL_KV_BLOCK tokens behind a parent. */
+/* Digest of a root: of tenant, adapter, the plan's KV type and level and what is kept; and of SL_KV_BLOCK tokens behind a
+ * parent. */
 sl_digest sl_prefix_root_digest(const sl_prefix *tree, const sl_plan *plan, uint64_t tenant, uint32_t adapter);
 sl_digest sl_prefix_digest(const sl_prefix *tree, const sl_digest *parent, const uint32_t *tokens);
 

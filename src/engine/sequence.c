@@ -91,8 +91,10 @@ void sl_sequence_close(sl_sequence *s)
     free((void *)(uintptr_t)s->request.stop_tokens);
     free(s->tokens);
     free(s->digests);
-    for (int g = 0; g < SL_MAX_KV_GROUPS; g++)
+    for (int g = 0; g < SL_MAX_KV_GROUPS; g++) {
         free(s->blocks[g]);
+        free(s->mass[g]);
+    }
     free(s);
 }
 

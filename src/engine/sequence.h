@@ -21,9 +21,13 @@ typedef struct sl_sequence {
     uint32_t n_preemptions;
     uint32_t tenant;              /* index in the scheduler's tenants */
     struct sl_sequence *siblings; /* other choices of the request, which share its prompt once that is computed */
-    /* Held by kv.c. Logical blocks [n_freed, n_taken) of a group are held; the others are SL_NO_BLOCK. */
+    /* Held by kv.c: places [n_freed, n_taken) of a group's table hold blocks, the others SL_NO_BLOCK. The sequence's block i
+     * has place i, but where n_dropped blocks are gone for good (engine/keep.h) those behind them moved up. */
     uint32_t *blocks[SL_MAX_KV_GROUPS]; /* capacity for the whole sequence */
-    uint32_t n_taken[SL_MAX_KV_GROUPS], n_freed[SL_MAX_KV_GROUPS];
+    uint32_t n_taken[SL_MAX_KV_GROUPS], n_freed[SL_MAX_KV_GROUPS], n_dropped[SL_MAX_KV_GROUPS];
+    /* Of each place: attention that its block has drawn (graph/backend.h), n_mass of them. NULL: nothing depends on it. */
+    uint64_t *mass[SL_MAX_KV_GROUPS];
+    uint32_t n_mass;
     sl_digest root_digest,
         *digests; /* digests[i]: of the tokens up to and with block i; the first n_digests are made */
     uint32_t n_digests;

@@ -27,7 +27,7 @@ static void sum_needs(sl_engine *e, const sl_sequence *out, uint64_t sum[SL_MAX_
 {
     for (sl_sequence *s = e->running; s != out; s = s->next) {
         for (int g = 0; g < e->model.plan->n_groups; g++) {
-            uint32_t need = sl_kv_blocks_for(s->n_tokens, e->model.plan->groups[g].window);
+            uint32_t need = sl_kv_group_blocks(&e->kv, g, s->n_tokens);
             uint32_t have = s->n_taken[g] - s->n_freed[g];
             sum[g] += (uint64_t)count_choices(s) + (need > have ? need - have : 0);
         }
@@ -169,10 +169,12 @@ static bool is_wanted(const sl_sequence *s, uint32_t position)
     return is_scored(s, position) || (position + 1 == s->n_tokens && s->request.max_tokens > 0);
 }
 
-/* Plans the sequence's next rows: at most `most`, and no more logits than the backend has room for. */
+/* Plans the sequence's next rows: at most `most`, none behind the next position at which blocks are given up, and no more
+ * logits than the backend has room for. */
 static void plan_rows(sl_engine *e, sl_sequence *s, uint32_t most, uint32_t *n_wanted)
 {
-    uint32_t n = SL_MIN(s->n_tokens - s->n_done, most);
+    uint32_t until = sl_keep_next(&e->options.keep, s->n_done);
+    uint32_t n = SL_MIN(SL_MIN(s->n_tokens, until) - s->n_done, most);
     for (s->n_planned = 0; s->n_planned < n; s->n_planned++) {
         bool wanted = is_wanted(s, s->n_done + s->n_planned);
         if (wanted && *n_wanted == e->options.logit_rows)
@@ -249,8 +251,7 @@ static void lay_rows(sl_engine *e)
                                             .wanted = is_wanted(s, position),
                                             .hidden = sl_pooled_wants(s->pooled, position)};
         }
-        for (int g = 0; g < e->model.plan->n_groups; g++)
-            e->seqs[n_members].blocks[g] = s->blocks[g];
+        sl_kv_show(&e->kv, s, &e->seqs[n_members]);
         e->members[n_members++] = s;
     }
     e->n_seqs = n_members;
@@ -286,7 +287,8 @@ static sl_step_work weigh(sl_engine *e)
         uint32_t n_wanted = 0;
         for (uint32_t j = 0; j < s->n_planned; j++)
             n_wanted += is_wanted(s, s->n_done + j);
-        sl_cost_add(&e->tasks.cost, &work, s->n_done, s->n_planned, n_wanted);
+        uint32_t n_unseen = sl_keep_dropped(&e->options.keep, s->n_done) * SL_KV_BLOCK;
+        sl_cost_add(&e->tasks.cost, &work, s->n_done - n_unseen, s->n_planned, n_wanted);
         sl_tenants_charge(&e->tasks.tenants, s->tenant, s->n_planned);
     }
     return work;

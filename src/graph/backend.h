@@ -18,9 +18,16 @@ typedef struct sl_row {
     bool hidden; /* its hidden state is asked for, which takes no vocabulary matmul; never both */
 } sl_row;
 
-/* Block tables of one sequence, one a KV group: blocks[g][i] holds positions [16 i, 16 i + 16). */
+/* Block tables of one sequence, one a KV group: blocks[g][i] holds positions [16 i, 16 i + 16). Where blocks were given up
+ * for good (engine/keep.h), only those that are left stand in the table, in order, and n_dropped[g] is how many do not: a
+ * row's own place in the table is its position - 16 n_dropped[g], and it sees all that stands before. */
 typedef struct sl_batch_seq {
     const uint32_t *blocks[SL_MAX_KV_GROUPS];
+    uint32_t n_dropped[SL_MAX_KV_GROUPS];
+    /* Not NULL: mass[g][i] is raised by the attention that rows at positions from mass_from on give to block i of the
+     * table, summed over query heads and layers of the group, which has no window; see sl_attention_mass_fn. */
+    uint64_t *mass[SL_MAX_KV_GROUPS];
+    uint32_t mass_from;
 } sl_batch_seq;
 
 /* Rows of a sequence stand together, in rising position. */

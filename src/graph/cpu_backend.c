@@ -99,9 +99,11 @@ static void rope_table_row(const sl_context *context, const sl_node *node, uint3
 static void kv_write_row(const sl_context *context, const sl_node *node, size_t row_index)
 {
     const sl_row *row = &context->batch->rows[row_index];
-    const uint32_t *blocks = context->batch->seqs[row->seq].blocks[context->plan->layer_group[node->layer]];
-    context->plan->kernels->kv_write(&context->kv[node->layer], blocks[row->position / SL_KV_BLOCK],
-                                     row->position % SL_KV_BLOCK, value_row(context, node->inputs[0], row_index),
+    const sl_batch_seq *seq = &context->batch->seqs[row->seq];
+    const int group = context->plan->layer_group[node->layer];
+    const uint32_t place = row->position / SL_KV_BLOCK - seq->n_dropped[group];
+    context->plan->kernels->kv_write(&context->kv[node->layer], seq->blocks[group][place], row->position % SL_KV_BLOCK,
+                                     value_row(context, node->inputs[0], row_index),
                                      value_row(context, node->inputs[1], row_index));
 }
 
@@ -214,11 +216,42 @@ static void run_matmul(sl_context *context, const sl_step *step, int index)
 
 /* ---- attention steps ---- */
 
+/* Adds the attention that rows of the tile give to their sequence's blocks, as far as that is measured, a part of the rows
+ * at a time where the scratch holds no more. */
+static void add_mass(sl_context *context, const sl_attention *args, int group, const sl_attention_tile *tile,
+                     uint32_t kv_head, char *scratch)
+{
+    const sl_row *first = &context->batch->rows[tile->row];
+    const sl_batch_seq *seq = &context->batch->seqs[first->seq];
+    const uint32_t n_blocks = (tile->position + tile->n_rows - 1) / SL_KV_BLOCK + 1;
+    const size_t sum_bytes = sl_align_up(n_blocks * sizeof(uint64_t), 64);
+    uint32_t row = seq->mass_from > first->position ? seq->mass_from - first->position : 0, n = tile->n_rows;
+    if (!seq->mass[group] || row >= tile->n_rows)
+        return;
+    SL_ASSERT(n_blocks <= SL_MASS_BLOCKS);
+    uint64_t *sums = memset(scratch, 0, sum_bytes);
+    while (n > 1 && sum_bytes + sl_attention_mass_scratch_bytes(args->n_heads, args->kv.n_kv_heads, args->kv.head_dim,
+                                                                n, n_blocks) >
+                        context->scratch_stride)
+        n = (n + 1) / 2;
+    for (; row < tile->n_rows; row += n) {
+        const sl_attention_tile part = {.blocks = tile->blocks,
+                                        .row = tile->row + row,
+                                        .n_rows = SL_MIN(n, tile->n_rows - row),
+                                        .position = tile->position + row};
+        context->plan->kernels->attention_mass(args, &part, kv_head, scratch + sum_bytes, sums);
+    }
+    for (uint32_t b = 0; b < n_blocks; b++)
+        __atomic_fetch_add(&seq->mass[group][b], sums[b], __ATOMIC_RELAXED);
+}
+
 /* One part of one KV head. Whoever ends the last split of a tile merges them. */
 static void attention_task(sl_context *context, const sl_attention *args, int group, const attention_part *part,
                            uint32_t kv_head, void *scratch)
 {
     const sl_attention_tile *tile = &context->tiles[group][part->tile];
+    if (part->slot == NO_SLOT || part->split == 0) /* windows apart, each tile has a split 0 */
+        add_mass(context, args, group, tile, kv_head, scratch);
     if (part->slot == NO_SLOT) {
         context->plan->kernels->attention(args, tile, kv_head, scratch, 0, NULL);
         return;
@@ -387,8 +420,11 @@ static void make_tiles(sl_context *context, const sl_batch *batch)
                first[n].position == first->position + n)
             n++;
         for (int g = 0; g < context->plan->n_groups; g++)
-            context->tiles[g][context->n_tiles] = (sl_attention_tile){
-                .blocks = batch->seqs[first->seq].blocks[g], .row = r, .n_rows = n, .position = first->position};
+            context->tiles[g][context->n_tiles] =
+                (sl_attention_tile){.blocks = batch->seqs[first->seq].blocks[g],
+                                    .row = r,
+                                    .n_rows = n,
+                                    .position = first->position - SL_KV_BLOCK * batch->seqs[first->seq].n_dropped[g]};
         context->n_tiles++;
         r += n;
     }
@@ -469,7 +505,10 @@ static size_t scratch_stride(const sl_plan *plan)
             continue;
         const sl_graph_layer *layer = &plan->graph.layers[node->layer];
         size_t n = sl_attention_scratch_bytes(node->n_heads, layer->n_kv_heads, layer->head_dim);
-        most = SL_MAX(most, n);
+        size_t mass =
+            sl_attention_mass_scratch_bytes(node->n_heads, layer->n_kv_heads, layer->head_dim, 1, SL_MASS_BLOCKS) +
+            sl_align_up(SL_MASS_BLOCKS * sizeof(uint64_t), 64);
+        most = SL_MAX(most, SL_MAX(n, mass));
     }
     return sl_align_up(most, 4096);
 }

@@ -54,6 +54,15 @@ size_t sl_attention_partial_elems(const sl_attention *args, uint32_t n_rows)
     return (size_t)n_rows * (args->n_heads / args->kv.n_kv_heads) * (align16(args->kv.head_dim) + 16);
 }
 
+/* As ref/attention.c lays it out: k, q, score, part. */
+size_t sl_attention_mass_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, uint32_t n_rows,
+                                       uint32_t n_blocks)
+{
+    size_t n = (size_t)n_heads / n_kv_heads * n_rows;
+    size_t floats = SL_KV_BLOCK * (size_t)head_dim + align16(n * head_dim) + n * SL_KV_BLOCK + 2 * n * n_blocks;
+    return floats * sizeof(float);
+}
+
 sl_kv_layer sl_kv_layer_make(sl_kv_type type, uint32_t n_kv_heads, uint32_t head_dim)
 {
     sl_kv_layer layer = {.type = type, .n_kv_heads = n_kv_heads, .head_dim = head_dim};

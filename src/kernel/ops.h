@@ -198,6 +198,18 @@ typedef void sl_attention_merge_fn(const sl_attention *args, const sl_attention_
  * rounded up to 16), then 16 floats that begin with m and l. */
 size_t sl_attention_partial_elems(const sl_attention *args, uint32_t n_rows);
 
+/* How much attention the blocks draw: mass[b] += round(2^24 * w) for each row of the tile and each query head of kv_head,
+ * w = the sum of softmax_p(scale * q . k[p]) over block b's positions that the row sees, in float32: of each block the
+ * largest score m_b and l_b = sum16(exp(s - m_b)); then, over blocks in order, m = max m_b, L = the sum of
+ * l_b * exp(m_b - m), and w = l_b * exp(m_b - m) / L. Integers add up to the same in any order, so neither tiles nor
+ * workers make a difference. Layers without a window only; at most SL_MASS_BLOCKS blocks. scratch:
+ * sl_attention_mass_scratch_bytes, 64-byte aligned. */
+typedef void sl_attention_mass_fn(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head,
+                                  void *scratch, uint64_t *mass);
+enum { SL_MASS_BLOCKS = 2048 + 8 };
+size_t sl_attention_mass_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim, uint32_t n_rows,
+                                       uint32_t n_blocks);
+
 /* Order-preserving integer of a float: a < b as floats exactly when the keys compare so; both zeros share a key. */
 static inline int32_t sl_float_key(float x)
 {
@@ -230,6 +242,7 @@ typedef struct sl_kernels {
     int32_t (*block_max)(int32_t *out, const float *x, size_t n);
     sl_attention_fn *attention;
     sl_attention_merge_fn *attention_merge;
+    sl_attention_mass_fn *attention_mass;
     sl_matmul_fn *matmul[SL_LAYOUT_COUNT];
     /* y[0..n_cols) = row of the weight, bitwise what sl_type_info.dequantize gives (embedding look-up) */
     void (*unpack_row)(const sl_weight *weight, size_t row, float *y);

@@ -165,6 +165,10 @@ class Info(ModelCase):
         self.assertEqual(four["kv_bytes"], 4 * one["memory"]["kv_bytes"])
         f32 = self.output_json("info", self.model, "--kv-type", "f32")["model"]
         self.assertEqual(f32["kv_bytes_per_token"], 2 * one["model"]["kv_bytes_per_token"])
+        kept = self.output_json("info", self.model, "--length", 250, "--kv-keep", "4+28")["memory"]
+        for length, compare in ((250, self.assertLess), (16 + 32 + 128, self.assertEqual)):
+            if one["model"]["window"] == 0 or length == 250:
+                compare(kept["kv_bytes"], self.output_json("info", self.model, "--length", length)["memory"]["kv_bytes"])
         self.assertEqual(one["n_params"], sum(math.prod(t["shape"]) for t in one["tensors"]))
 
     def test_graph(self):
@@ -229,6 +233,17 @@ class Eval(ModelCase):
         self.assertAlmostEqual(result["ppl_ratio"], result["ppl"] / result["ppl_base"], delta=1e-7)
         self.assertTrue(0 < result["ppl_ratio_stderr"] < 0.01, result)
         self.assertTrue(0 <= result["kld_mean"] <= result["kld_p99"] < 0.5, result)
+
+    def test_kept(self):
+        """Blocks are given up at position 128, in the second half of a window of 230: that is seen, and nothing else."""
+        full = self.evaluate("--ctx", 230)
+        for keep in ("4+16", "4+16+16"):
+            kept = self.evaluate("--ctx", 230, "--kv-keep", keep, "--against", "full")
+            self.assertEqual((kept["ppl_base"], kept["n_scored"]), (full["ppl"], full["n_scored"]))
+            self.assertGreater(kept["kld_mean"], 0.001)
+            self.assertEqual(kept["ppl"], self.evaluate("--ctx", 230, "--kv-keep", keep, "-t", 2)["ppl"])
+        enough = self.evaluate("--ctx", 230, "--kv-keep", "4+250", "--against", "full")
+        self.assertEqual((enough["kld_mean"], enough["ppl"]), (0, full["ppl"]))
 
     def test_short_text(self):
         self.assert_error(1, ["--ctx"], "eval", "ppl", "-m", self.model, "-f", "-", stdin=b"short")

@@ -49,6 +49,7 @@ class Usage(harness.Case):
             "--chunk": ["0"],
             "--logprobs": ["21"],
             "--kv-type": ["q4_0", ""],
+            "--kv-keep": ["", "5", "4+0", "4+", "+5", "4+5+", "4+5+6+7", "a+b", "4+ 5", "4+16777217"],
             "--level": ["avx1024"],
         }.items():
             for value in values:
@@ -200,7 +201,7 @@ class Texts(harness.Case):
     def test_completion(self):
         (self.home / "some.gguf").touch()
         self.assertEqual(self.complete("to"), ["tokenize"])
-        self.assertEqual(self.complete("run", "--kv"), ["--kv-type"])
+        self.assertEqual(self.complete("run", "--kv-t"), ["--kv-type"])
         self.assertEqual(self.complete("run", "--kv-type", "k"), ["k8v4"])
         self.assertEqual(self.complete("run", "-m", "so"), ["some.gguf"])
         self.assertEqual(self.complete("pull", "smol"), ["smollm2"])

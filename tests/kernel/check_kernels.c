@@ -281,6 +281,55 @@ static void check_attention(const line *l, const sl_kernels *base, const sl_kern
             check_attention_once(l, base, k, (sl_kv_type)type, dims[i]);
 }
 
+/* Positions and rows at random; what mass holds already is added to. */
+static void check_attention_mass_once(const line *l, const sl_kernels *base, const sl_kernels *k, sl_kv_type type,
+                                      uint32_t dim)
+{
+    uint32_t kv_heads = 1 + random_below(3), group = 1 + random_below(5), n_rows = 1 + random_below(SL_ATTENTION_ROWS);
+    uint32_t position = random_below(random_below(2) ? 40 : 700), n_blocks = (position + n_rows + 15) / 16;
+    uint32_t n_heads = kv_heads * group, *blocks = malloc(n_blocks * sizeof *blocks);
+    sl_kv_layer kv = sl_kv_layer_make(type, kv_heads, dim);
+    guarded keys = guarded_alloc(n_blocks * sl_kv_k_block_bytes(&kv), 0);
+    guarded values = guarded_alloc(n_blocks * sl_kv_v_block_bytes(&kv), 0);
+    kv.k = keys.data, kv.v = values.data;
+    fill_pool(base, &kv, n_blocks);
+    for (uint32_t i = 0; i < n_blocks; i++)
+        blocks[i] = n_blocks - 1 - i;
+    pair q = pair_random((size_t)n_rows * n_heads * dim);
+    pair mass = {guarded_alloc(n_blocks * sizeof(uint64_t), 0), guarded_alloc(n_blocks * sizeof(uint64_t), 0)};
+    memset(mass.a.data, 1, mass.a.n_bytes), memset(mass.b.data, 1, mass.b.n_bytes);
+    size_t scratch = sl_attention_mass_scratch_bytes(n_heads, kv_heads, dim, n_rows, n_blocks);
+    guarded sa = guarded_alloc(scratch, 0), sb = guarded_alloc(scratch, 0);
+    if (random_below(8) == 0)
+        ((float *)q.a.data)[random_below(n_rows * n_heads * dim)] = __builtin_nanf("");
+    sl_attention args = {.q = q.a.data,
+                         .q_stride_elems = (size_t)n_heads * dim,
+                         .n_heads = n_heads,
+                         .scale = 0.125f,
+                         .softcap = random_below(3) ? 0.0f : 20.0f,
+                         .kv = kv};
+    sl_attention_tile tile = {blocks, 0, n_rows, position};
+    for (uint32_t h = 0; h < kv_heads; h++) {
+        base->attention_mass(&args, &tile, h, sa.data, mass.a.data);
+        k->attention_mass(&args, &tile, h, sb.data, mass.b.data);
+    }
+    expect(guarded_free(&sa), l, "scratch of the reference", dim, group);
+    expect(guarded_free(&sb), l, "scratch", dim, group);
+    pair_expect_same(&mass, l, sl_kv_type_name(type), dim);
+    guarded_free(&q.a), guarded_free(&q.b);
+    expect(guarded_free(&keys), l, "keys", dim, group);
+    expect(guarded_free(&values), l, "values", dim, group);
+    free(blocks);
+}
+
+static void check_attention_mass(const line *l, const sl_kernels *base, const sl_kernels *k)
+{
+    const uint32_t dims[] = {64, 64, 128, 16, 8, 20, 33, 256};
+    for (size_t i = small ? SL_COUNTOF(dims) - 3 : 0; i < SL_COUNTOF(dims) - small; i++)
+        for (int type = 0; type < SL_KV_TYPE_COUNT; type++)
+            check_attention_mass_once(l, base, k, (sl_kv_type)type, dims[i]);
+}
+
 /* Bitwise equal, where any NaN equals any other: which NaN comes out of two is the order of an instruction's operands. */
 static bool same_values(const float *a, const float *b, size_t n)
 {
@@ -377,6 +426,7 @@ static const struct {
     {offsetof(sl_kernels, block_max), check_block_max},
     {offsetof(sl_kernels, attention), check_attention},
     {offsetof(sl_kernels, attention_merge), check_attention},
+    {offsetof(sl_kernels, attention_mass), check_attention_mass},
 };
 
 static void check_line(const line *l, const sl_kernels *base)
@@ -403,7 +453,8 @@ static void check_tables(void)
     for (int level = 0; level < SL_LEVEL_COUNT; level++) {
         const sl_kernels *k = sl_kernels_get((sl_level)level);
         expect(k->level == (sl_level)level && k->rmsnorm && k->quantize_q8 && k->glu && k->add && k->scale && k->rope &&
-                   k->kv_write && k->block_max && k->attention && k->attention_merge && k->unpack_row,
+                   k->kv_write && k->block_max && k->attention && k->attention_merge && k->attention_mass &&
+                   k->unpack_row,
                &table, "incomplete level", (size_t)level, 0);
         for (int i = 0; i < SL_LAYOUT_COUNT; i++)
             expect(k->matmul[i] != NULL, &table, "no matmul", (size_t)level, (size_t)i);

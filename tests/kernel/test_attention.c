@@ -247,9 +247,79 @@ static void test_invariance(void **state)
     }
 }
 
+/* The attention that blocks draw from a tile, added up in double. A weight's relative error is that of attention's (see
+ * check_row), but each block's sum is of 16 and they are added up one by one; then it is rounded to 2^-24. */
+static void check_mass(const setup *s, float softcap, uint32_t first, uint32_t n_rows, const uint64_t *got)
+{
+    const uint32_t n_blocks = (first + n_rows - 1) / SL_KV_BLOCK + 1, group = s->n_heads / s->kv.n_kv_heads;
+    const size_t dim = s->kv.head_dim, kv_row = s->kv.n_kv_heads * dim;
+    const double scale = (double)(1.0f / sqrtf((float)dim));
+    double *want = calloc(n_blocks, sizeof *want), *weight = calloc(first + n_rows, sizeof *weight), worst = 0;
+    for (uint32_t p = first; p < first + n_rows; p++) {
+        for (uint32_t h = 0; h < s->n_heads; h++) {
+            const float *q = s->q + ((size_t)p * s->n_heads + h) * dim;
+            double max = -INFINITY, min = INFINITY, total = 0, size = 0;
+            for (uint32_t i = 0; i <= p; i++) {
+                double sum = 0, terms = 0;
+                for (size_t d = 0; d < dim; d++) {
+                    double product = (double)q[d] * (double)s->keys[i * kv_row + h / group * dim + d];
+                    sum += product, terms += fabs(product);
+                }
+                weight[i] = softcap > 0 ? (double)softcap * tanh(sum * scale / (double)softcap) : sum * scale;
+                max = fmax(max, weight[i]), min = fmin(min, weight[i]), size = fmax(size, terms * scale);
+            }
+            for (uint32_t i = 0; i <= p; i++)
+                total += weight[i] = exp(weight[i] - max);
+            for (uint32_t i = 0; i <= p; i++)
+                want[i / SL_KV_BLOCK] += weight[i] / total;
+            double e_s = ((double)dim + 3) * u * size + 12 * u * (double)softcap;
+            worst += 2 * (2 * e_s + 4 * u * (1 + max - min) + (24 + (double)n_blocks) * u) + u;
+        }
+    }
+    for (uint32_t b = 0; b < n_blocks; b++)
+        assert_true(fabs(want[b] - (double)got[b] * 0x1p-24) <= worst);
+    free(want), free(weight);
+}
+
+/* Against the truth, and row by row against all rows at once: integers, so exactly the same. */
+static void test_mass(void **state)
+{
+    (void)state;
+    enum { FIRST = 90, N_ROWS = 40, N_BLOCKS = (FIRST + N_ROWS - 1) / SL_KV_BLOCK + 1 };
+    const sl_level levels[] = {SL_LEVEL_REF, sl_level_best()};
+    for (size_t c = 0; c < SL_COUNTOF(cases) * SL_COUNTOF(levels); c++) {
+        size_t i = c / SL_COUNTOF(levels);
+        setup s = setup_random(cases[i].type, FIRST + N_ROWS, cases[i].n_heads, cases[i].n_kv_heads, cases[i].dim);
+        size_t stride = (size_t)s.n_heads * s.kv.head_dim;
+        uint64_t together[N_BLOCKS] = {0}, alone[N_BLOCKS] = {0};
+        guarded scratch = guarded_alloc(
+            sl_attention_mass_scratch_bytes(s.n_heads, s.kv.n_kv_heads, s.kv.head_dim, N_ROWS, N_BLOCKS), 0);
+        const sl_attention args = {.q = s.q + FIRST * stride,
+                                   .q_stride_elems = stride,
+                                   .n_heads = s.n_heads,
+                                   .scale = 1.0f / sqrtf((float)s.kv.head_dim),
+                                   .softcap = cases[i].softcap,
+                                   .kv = s.kv};
+        sl_attention_mass_fn *kernel = sl_kernels_get(levels[c % SL_COUNTOF(levels)])->attention_mass;
+        for (uint32_t h = 0; h < s.kv.n_kv_heads; h++) {
+            sl_attention_tile tile = {s.blocks, 0, N_ROWS, FIRST};
+            kernel(&args, &tile, h, scratch.data, together);
+            for (uint32_t r = 0; r < N_ROWS; r++) {
+                sl_attention_tile row = {s.blocks, r, 1, FIRST + r};
+                kernel(&args, &row, h, scratch.data, alone);
+            }
+        }
+        assert_true(guarded_free(&scratch));
+        assert_memory_equal(alone, together, sizeof alone);
+        check_mass(&s, cases[i].softcap, FIRST, N_ROWS, together);
+        setup_free(&s);
+    }
+}
+
 int main(void)
 {
     seed_random("test_attention");
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_truth), cmocka_unit_test(test_invariance)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_truth), cmocka_unit_test(test_invariance),
+                                       cmocka_unit_test(test_mass)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

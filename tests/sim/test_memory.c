@@ -292,28 +292,33 @@ static void test_bytes_are_divided(void **state)
 {
     (void)state;
     uint32_t n[SL_MAX_KV_GROUPS];
+    const sl_keep everything = {0}, some = {32, 64, 0};
     sl_err err;
     /* Four sequences of 50 blocks; the window and a chunk of 64 take at most ceil((100 + 64 + 16) / 16) = 12. */
-    require(sl_kv_divide(&mixed_plan, 0, 4, 800, 64, n, &err), &err);
+    require(sl_kv_divide(&mixed_plan, &everything, 0, 4, 800, 64, n, &err), &err);
     assert_int_equal(n[0], 200);
     assert_int_equal(n[1], 48);
     /* Room for 10 blocks of each group a sequence: both grow alike while sequences are shorter than the window. */
-    require(sl_kv_divide(&mixed_plan, 160000, 4, 800, 64, n, &err), &err);
+    require(sl_kv_divide(&mixed_plan, &everything, 160000, 4, 800, 64, n, &err), &err);
     assert_int_equal(n[0], 40);
     assert_int_equal(n[1], 40);
     /* Beyond the window only the first grows. */
-    require(sl_kv_divide(&mixed_plan, 48 * 3000 + 4 * 20 * 1000 + 2500, 4, 800, 64, n, &err), &err);
+    require(sl_kv_divide(&mixed_plan, &everything, 48 * 3000 + 4 * 20 * 1000 + 2500, 4, 800, 64, n, &err), &err);
     assert_int_equal(n[0], 82);
     assert_int_equal(n[1], 48);
     /* More than all of it: in proportion. */
-    require(sl_kv_divide(&mixed_plan, 3 * (48 * 3000 + 200 * 1000), 4, 800, 64, n, &err), &err);
+    require(sl_kv_divide(&mixed_plan, &everything, 3 * (48 * 3000 + 200 * 1000), 4, 800, 64, n, &err), &err);
     assert_int_equal(n[0], 600);
     assert_int_equal(n[1], 144);
-    require(sl_kv_divide(&mixed_plan, 4000, 4, 800, 64, n, &err), &err);
+    require(sl_kv_divide(&mixed_plan, &everything, 4000, 4, 800, 64, n, &err), &err);
     assert_int_equal(n[0], 1);
     assert_int_equal(n[1], 1);
-    assert_int_equal(sl_kv_divide(&mixed_plan, 3999, 4, 800, 64, n, &err), SL_ERR_LIMIT);
-    assert_int_equal(sl_kv_divide(&full_plan, UINT64_MAX, 4, 800, 64, n, &err), SL_ERR_LIMIT);
+    assert_int_equal(sl_kv_divide(&mixed_plan, &everything, 3999, 4, 800, 64, n, &err), SL_ERR_LIMIT);
+    assert_int_equal(sl_kv_divide(&full_plan, &everything, UINT64_MAX, 4, 800, 64, n, &err), SL_ERR_LIMIT);
+    /* A sequence that keeps 6 blocks holds at most 8 more, until the next are given up. */
+    require(sl_kv_divide(&mixed_plan, &some, 0, 4, 800, 64, n, &err), &err);
+    assert_int_equal(n[0], 56);
+    assert_int_equal(n[1], 48);
 }
 
 /* The vectors of the reference code's vectors.h: key 00 01 .. 0f, messages 00 01 .. of 0 and 15 bytes. */

@@ -23,6 +23,7 @@ typedef struct {
     bool with_bytes; /* events bring bytes */
     uint64_t kv_bytes;
     bool no_prefix_cache;
+    sl_keep keep;
 } run_setup;
 
 typedef struct {
@@ -67,6 +68,7 @@ static inline run_model run_open(const run_setup *setup)
                                 .shuffle_seed = setup->shuffle_seed,
                                 .kv_bytes = setup->kv_bytes,
                                 .no_prefix_cache = setup->no_prefix_cache,
+                                .keep = setup->keep,
                                 .clock = run_clock,
                                 .token_bytes = setup->with_bytes ? sl_bundle_token_bytes(run.bundle) : NULL};
     sl_engine_model model = sl_engine_model_of(sl_bundle_model(run.bundle));
