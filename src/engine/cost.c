@@ -44,13 +44,33 @@ static void prior_times(const sl_cost *cost, const sl_step_work *work, double a[
         a[i] *= cost->prior_us[i];
 }
 
+/* How much of [0, most] lies below x. */
+static inline double clip(double x, double most)
+{
+    return x < 0 ? 0 : x < most ? x : most;
+}
+
 /* Positions that rows [position, position + n) attend behind a window, summed over the rows. */
 static double attended(double position, double n, double window)
 {
     if (window == 0)
         return n * position + n * (n + 1) / 2;
-    double growing = fmax(0, fmin(n, window - position)); /* rows that see less than the window */
+    double growing = clip(window - position, n); /* rows that see less than the window */
     return growing * position + growing * (growing + 1) / 2 + (n - growing) * window;
+}
+
+/* Positions that tiles of the rows [position, position + n) read behind a window, summed over the tiles: one that ends at
+ * position e reads min(e, window + its rows - 1). In one go, since a long prompt has hundreds. */
+static double tile_reads(double position, uint32_t n, double window)
+{
+    const double rows = SL_ATTENTION_ROWS, most = window + rows - 1;
+    double n_whole = n / SL_ATTENTION_ROWS, n_rest = n % SL_ATTENTION_ROWS, growing = n_whole;
+    if (window > 0)
+        growing = (uint32_t)clip((most - position) / rows, n_whole); /* whole tiles that see less than that */
+    double sum = growing * position + rows * growing * (growing + 1) / 2 + (n_whole - growing) * most;
+    if (n_rest > 0)
+        sum += window > 0 ? least(position + n, window + n_rest - 1) : position + n;
+    return sum;
 }
 
 void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t n_wanted)
@@ -58,14 +78,8 @@ void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uin
     work->n_rows += n_rows;
     work->n_wanted += n_wanted;
     for (uint32_t g = 0; g < cost->n_groups; g++) {
-        double window = cost->window[g], tiles = 0;
-        work->row_positions += cost->share[g] * attended(position, n_rows, window);
-        for (uint32_t r = 0; r < n_rows; r += SL_ATTENTION_ROWS) {
-            uint32_t n = SL_MIN(n_rows - r, (uint32_t)SL_ATTENTION_ROWS);
-            double end = (double)position + r + n;
-            tiles += window > 0 ? least(end, window + n - 1) : end;
-        }
-        work->tile_positions += cost->share[g] * tiles;
+        work->row_positions += cost->share[g] * attended(position, n_rows, cost->window[g]);
+        work->tile_positions += cost->share[g] * tile_reads(position, n_rows, cost->window[g]);
     }
 }
 
@@ -282,6 +296,11 @@ void sl_cost_observe(sl_cost *cost, const sl_step_work *work, double measured_us
 
 /* ---- questions of the scheduler ---- */
 
+double sl_cost_with_margin(const sl_cost *cost, double limit_us)
+{
+    return limit_us / (1 + 3 * cost->spread);
+}
+
 uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_left,
                              uint32_t most, double limit_us)
 {
@@ -300,8 +319,10 @@ uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint
 
 double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_rows, uint32_t chunk)
 {
-    /* Whole chunks are summed in one go: all terms but attention are the same, and that is linear in the sums. */
-    uint32_t n_whole = n_rows / chunk, rest = n_rows % chunk;
+    if (n_rows == 0)
+        return 0;
+    /* All chunks but the last are summed in one go: all terms but attention are the same, and that is linear in the sums. */
+    uint32_t n_whole = (n_rows - 1) / chunk, rest = n_rows - n_whole * chunk;
     double us = 0;
     if (n_whole > 0) {
         sl_step_work all = {0}, one = {.n_rows = chunk};
@@ -311,7 +332,7 @@ double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_row
         us = n_whole * sl_cost_predict_us(cost, &one);
     }
     sl_step_work last = {0};
-    sl_cost_add(cost, &last, position + n_whole * chunk, rest, rest > 0);
+    sl_cost_add(cost, &last, position + n_whole * chunk, rest, 1);
     return us + sl_cost_predict_us(cost, &last);
 }
 

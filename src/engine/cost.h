@@ -54,6 +54,9 @@ double sl_cost_predict_us(const sl_cost *cost, const sl_step_work *work);
 /* Learns from a step that took measured_us. Steps without rows and times that are not positive are ignored. */
 void sl_cost_observe(sl_cost *cost, const sl_step_work *work, double measured_us);
 
+/* Time that a prediction may come to when limit_us must hold in nearly all cases: three times the usual error less. */
+double sl_cost_with_margin(const sl_cost *cost, double limit_us);
+
 /* Most rows n <= most of a prompt at position that can be added to *work with the step within limit_us. The last of the
  * prompt's rows is wanted: n_wanted is 1 when n == n_left. 0 when not even one row fits. */
 uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_left,

@@ -312,7 +312,8 @@ sl_status sl_engine_predict(sl_engine *e, const sl_request *request, int64_t *wa
     SL_TRY(prepare(e, request, &first, err));
     int64_t now_us = sl_engine_now(e);
     sl_tasks_gather(t, e->running, e->waiting, first, now_us);
-    *wait_us = llround(sl_schedule_predict_us(&t->schedule, &t->cost, t->tasks, t->n, t->order, t->n - 1, t->slots));
+    sl_tasks_expect(t);
+    *wait_us = llround(sl_forecast_us(&t->schedule, &t->cost, t->tasks, t->n, t->order, t->n - 1, now_us, t->slots));
     for (sl_sequence *s = first; s; s = s == first ? s->siblings : s->next)
         sl_tasks_leave(t, s);
     sl_sequence_close(first);

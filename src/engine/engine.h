@@ -149,8 +149,9 @@ typedef struct sl_request {
  * (SL_ERR_LIMIT), bad sampling parameters or stop strings, wishes that do not go together (SL_ERR_ARGUMENT). */
 SL_WARN_UNUSED sl_status sl_engine_submit(sl_engine *engine, const sl_request *request, uint64_t *id, sl_err *err);
 
-/* Time from now to the request's first token if nothing else arrives, without queueing it. The errors of
- * sl_engine_submit: SL_ERR_LIMIT when it can never fit. */
+/* Time from now to the request's first token if nothing else arrives (engine/forecast.h; answers with stop tokens are
+ * expected to be as long as others have been), without queueing it. The errors of sl_engine_submit: SL_ERR_LIMIT when it
+ * can never fit. */
 SL_WARN_UNUSED sl_status sl_engine_predict(sl_engine *engine, const sl_request *request, int64_t *wait_us, sl_err *err);
 
 /* What the engine has learned of the time that steps take, to be saved (sl_cost_write); valid until the next step. */

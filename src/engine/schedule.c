@@ -117,12 +117,6 @@ static void give_ageing_turn(const sl_schedule *schedule, sl_task *tasks, uint32
         oldest->ageing = true;
 }
 
-/* Time that a prediction may come to when limit_us must hold in nearly all cases. */
-static double with_margin(const sl_cost *cost, double limit_us)
-{
-    return limit_us / (1 + 3 * cost->spread);
-}
-
 /* Work of one decoding row for each running task. With only_decoding, those of tasks that do decode; otherwise also those
  * of tasks that will, at no position, since what they attend is not yet there. */
 static sl_step_work decode_work(const sl_cost *cost, const sl_task *tasks, uint32_t n, bool only_decoding)
@@ -156,7 +150,7 @@ static double slowdown(const sl_schedule *schedule, const sl_cost *cost, const s
     sl_cost_add(cost, &full, 0, o->max_rows, 1);
     double step_us = sl_cost_predict_us(cost, &full);
     for (uint32_t i = 0; i < n; i++) {
-        double target_us = with_margin(cost, (double)tasks[i].itl_target_us);
+        double target_us = sl_cost_with_margin(cost, (double)tasks[i].itl_target_us);
         if (sl_task_decodes(&tasks[i]))
             step_us = fmin(step_us, target_us > alone_us ? target_us : usual_us);
     }
@@ -269,12 +263,18 @@ bool sl_schedule_may_start(const sl_schedule *schedule, const sl_cost *cost, con
     if (n_running == 0 || least_target == INT64_MAX || task->ageing)
         return true;
     sl_step_work work = decode_work(cost, tasks, n, false);
-    double now = sl_cost_predict_us(cost, &work), limit = with_margin(cost, (double)least_target);
+    double now = sl_cost_predict_us(cost, &work), limit = sl_cost_with_margin(cost, (double)least_target);
     sl_cost_add(cost, &work, task->n_done + task->n_left, 1, 1);
     return sl_cost_predict_us(cost, &work) <= limit || now > limit; /* a target that is lost already holds nobody up */
 }
 
 /* ---- the budget of a step ---- */
+
+double sl_schedule_usual_us(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *all,
+                            uint32_t n_prompts)
+{
+    return step_factor(schedule, n_prompts) * sl_cost_predict_us(cost, all);
+}
 
 double sl_schedule_limit_us(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,
                             int64_t now_us)
@@ -283,11 +283,11 @@ double sl_schedule_limit_us(const sl_schedule *schedule, const sl_cost *cost, co
     if (decoding.n_rows == 0)
         return INFINITY;
     double alone_us = sl_cost_predict_us(cost, &decoding), limit_us = INFINITY;
-    double usual_us = step_factor(schedule, all.n_rows - decoding.n_rows) * sl_cost_predict_us(cost, &all);
+    double usual_us = sl_schedule_usual_us(schedule, cost, &all, all.n_rows - decoding.n_rows);
     for (uint32_t i = 0; i < n; i++) {
         if (!sl_task_decodes(&tasks[i]))
             continue;
-        double left_us = with_margin(cost, (double)(next_deadline(&tasks[i]) - now_us));
+        double left_us = sl_cost_with_margin(cost, (double)(next_deadline(&tasks[i]) - now_us));
         bool promised = tasks[i].itl_target_us > 0 && left_us >= alone_us;
         limit_us = fmin(limit_us, promised ? left_us : usual_us);
     }
@@ -363,44 +363,4 @@ bool sl_schedule_may_push_out(const sl_schedule *schedule, const sl_task *waitin
 {
     return waiting->priority > running->priority && !running->ageing &&
            running->n_preemptions < schedule->options.most_preemptions;
-}
-
-/* ---- prediction ---- */
-
-/* Takes the slot that is free first and gives the time. slots[0..n) is unordered. */
-static double *first_slot(double *slots, uint32_t n)
-{
-    double *first = slots;
-    for (uint32_t i = 1; i < n; i++)
-        first = slots[i] < *first ? &slots[i] : first;
-    return first;
-}
-
-double sl_schedule_predict_us(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,
-                              const uint32_t *order, uint32_t index, double *slots)
-{
-    const sl_schedule_options *o = &schedule->options;
-    double prefill_end_us = 0, slower = slowdown(schedule, cost, tasks, n);
-    sl_step_work all = decode_work(cost, tasks, n, false);
-    double itl_us = sl_cost_predict_us(cost, &all);
-    uint32_t n_slots = 0;
-    itl_us *= slower > 1 ? o->itl_factor : 1; /* where slots are scarce, prompts come one by one */
-    for (uint32_t i = 0; i < n; i++) {        /* those that decode, and end some time */
-        const sl_task *task = &tasks[order[i]];
-        if (sl_task_decodes(task) && n_slots < o->n_slots)
-            slots[n_slots++] = task->n_to_come * itl_us;
-    }
-    while (n_slots < o->n_slots)
-        slots[n_slots++] = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const sl_task *task = &tasks[order[i]];
-        if (sl_task_decodes(task))
-            continue;
-        double *slot = first_slot(slots, n_slots);
-        prefill_end_us = fmax(prefill_end_us, *slot) + slower * prefill_us(schedule, cost, task);
-        if (order[i] == index)
-            break;
-        *slot = prefill_end_us + task->n_to_come * itl_us;
-    }
-    return prefill_end_us;
 }

@@ -82,7 +82,8 @@ typedef struct sl_task {
     int64_t ttft_target_us, itl_target_us; /* 0 = none */
     uint32_t n_done, n_left; /* positions whose KV is there; that are still to be computed for its next token */
     uint32_t n_generated;
-    uint32_t n_to_come;     /* tokens it is expected to generate still */
+    uint32_t n_choices;     /* sequences it becomes when its prompt is computed; 0 = 1 */
+    uint32_t n_to_come;     /* tokens that each is expected to generate still */
     uint32_t n_preemptions; /* so far */
     bool running;
     /* set by sl_schedule_order */
@@ -119,6 +120,11 @@ bool sl_schedule_may_push_out(const sl_schedule *schedule, const sl_task *waitin
  * false nothing may start in this step. */
 bool sl_schedule_opens_batch(const sl_schedule *schedule, const sl_task *tasks, uint32_t n, int64_t now_us);
 
+/* The most time of a step beside streams that have no ITL target, with n_prompts prompts running; all: a row of each running
+ * task. */
+double sl_schedule_usual_us(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *all,
+                            uint32_t n_prompts);
+
 /* The most time that the step may take, by the running tasks; INFINITY when nothing decodes. */
 double sl_schedule_limit_us(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,
                             int64_t now_us);
@@ -135,10 +141,5 @@ double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *ta
  * pre-empted most_preemptions times ranks above all that were not, among its like by arrival. Only who ranks above may
  * take another's blocks: so each task makes way a bounded number of times, and the first never does: no livelock. */
 bool sl_schedule_outranks(const sl_schedule *schedule, const sl_task *a, const sl_task *b);
-
-/* Time from now to the first token of tasks[index], a waiting one, if nothing else arrives: slots become free as running
- * tasks end, prompts are computed in order[] and slowed down by the streams. slots: n_slots doubles of scratch. */
-double sl_schedule_predict_us(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,
-                              const uint32_t *order, uint32_t index, double *slots);
 
 #endif

@@ -22,7 +22,7 @@ static bool reserve(sl_tasks *t, uint32_t n)
 
 sl_status sl_tasks_open(sl_tasks *t, const sl_plan *plan, const sl_engine_options *options, int n_threads, sl_err *err)
 {
-    *t = (sl_tasks){.schedule = {.options = sl_schedule_options_default()}};
+    *t = (sl_tasks){.schedule = {.options = sl_schedule_options_default()}, .n_draws = 64}; /* few answers say little */
     sl_schedule_options *o = &t->schedule.options;
     if (options->batching > SL_BATCHING_DYNAMIC || options->max_wait_us < 0 || options->ageing_us < 0)
         SL_FAIL(err, SL_ERR_ARGUMENT, "an unknown way of batching, or a time below zero");
@@ -34,7 +34,7 @@ sl_status sl_tasks_open(sl_tasks *t, const sl_plan *plan, const sl_engine_option
     sl_cost_init(&t->cost, plan, n_threads);
     if (options->cost && options->cost->key == t->cost.key)
         t->cost = *options->cost;
-    t->slots = calloc(o->n_slots, sizeof *t->slots);
+    t->slots = calloc(2 * (size_t)o->n_slots, sizeof *t->slots);
     if (!t->slots || !reserve(t, 2 * o->n_slots))
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for the scheduler");
     return SL_OK;
@@ -60,7 +60,23 @@ sl_status sl_tasks_enter(sl_tasks *t, sl_sequence *s, uint32_t n_sequences, sl_e
 
 void sl_tasks_leave(sl_tasks *t, const sl_sequence *s)
 {
+    const double fading = 0.99; /* some hundred answers count */
     sl_tenants_leave(&t->tenants, s->tenant);
+    if (!s->finished || s->finish == SL_FINISH_ERROR || s->request.n_stop_tokens == 0)
+        return;
+    bool stopped = s->finish == SL_FINISH_STOP;
+    if (s->n_generated + stopped == 0)
+        return;
+    t->n_stops = fading * t->n_stops + stopped;
+    t->n_draws = fading * t->n_draws + s->n_generated + stopped;
+}
+
+static uint32_t count_choices(const sl_sequence *s)
+{
+    uint32_t n = 1;
+    for (const sl_sequence *t = s->siblings; t; t = t->next)
+        n++;
+    return n;
 }
 
 static void add_task(sl_tasks *t, sl_sequence *s, bool running)
@@ -77,6 +93,7 @@ static void add_task(sl_tasks *t, sl_sequence *s, bool running)
                                .n_done = s->n_done,
                                .n_left = s->n_tokens - s->n_done,
                                .n_generated = s->n_generated,
+                               .n_choices = count_choices(s),
                                .n_to_come = r->max_tokens - s->n_generated,
                                .n_preemptions = s->n_preemptions,
                                .running = running};
@@ -93,6 +110,26 @@ void sl_tasks_gather(sl_tasks *t, sl_sequence *running, sl_sequence *waiting, sl
     if (extra)
         add_task(t, extra, false);
     sl_schedule_order(&t->schedule, &t->cost, &t->tenants, t->tasks, t->n, now_us, t->order, t->order + t->n);
+}
+
+/* Of at most `most` tokens, when each draw ends the answer with probability p > 0: the mean of min(geometric, most). */
+static double mean_tokens(double p, uint32_t most)
+{
+    return p < 1 ? -expm1(most * log1p(-p)) / p : 1;
+}
+
+void sl_tasks_expect(sl_tasks *t)
+{
+    double p = t->n_stops / t->n_draws;
+    for (uint32_t i = 0; i < t->n; i++) {
+        sl_task *task = &t->tasks[i];
+        const sl_request *r = &t->sequences[i]->request;
+        if (p == 0 || task->n_to_come == 0 || r->n_stop_tokens == 0)
+            continue;
+        uint32_t most = task->n_to_come, least = r->sampling.min_tokens;
+        least = SL_MIN(most, least - SL_MIN(least, task->n_generated)); /* before it, nothing ends the answer */
+        task->n_to_come = least + (most > least ? (uint32_t)lround(mean_tokens(p, most - least)) : 0);
+    }
 }
 
 sl_task *sl_tasks_of(const sl_tasks *t, const sl_sequence *s)

@@ -2,7 +2,7 @@
 #ifndef SL_ENGINE_TASKS_H
 #define SL_ENGINE_TASKS_H
 
-#include "engine/schedule.h"
+#include "engine/forecast.h"
 #include "engine/sequence.h"
 
 typedef struct sl_tasks {
@@ -13,8 +13,10 @@ typedef struct sl_tasks {
     sl_task *tasks;
     sl_sequence **sequences; /* of each task */
     uint32_t *order;         /* of the tasks; as many again for scratch */
-    double *slots;           /* options.n_slots */
+    sl_forecast_slot *slots; /* 2 * options.n_slots */
     uint32_t n, capacity;
+    /* Answers that could have stopped before their most tokens: how many did, and draws of tokens, both fading. */
+    double n_stops, n_draws;
 } sl_tasks;
 
 /* options: the engine's, with its defaults filled in. SL_ERR_NOMEM, SL_ERR_ARGUMENT. */
@@ -29,6 +31,10 @@ void sl_tasks_leave(sl_tasks *tasks, const sl_sequence *sequence);
 
 /* Makes tasks of all sequences and their order. extra (may be NULL): one more, which only waits. */
 void sl_tasks_gather(sl_tasks *tasks, sl_sequence *running, sl_sequence *waiting, sl_sequence *extra, int64_t now_us);
+
+/* Sets n_to_come of the gathered tasks to the tokens that answers are expected to have still: each draw of a token ends an
+ * answer that has stop tokens as often as draws have done lately. Until then it is the most that they may have. */
+void sl_tasks_expect(sl_tasks *tasks);
 
 /* The task that was made of a sequence, which must be among them. */
 sl_task *sl_tasks_of(const sl_tasks *tasks, const sl_sequence *sequence);

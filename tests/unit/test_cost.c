@@ -156,7 +156,7 @@ static void test_positions(void **state)
     random_state = 5;
     sl_cost cost = open_cost();
     for (int i = 0; i < 300; i++) {
-        uint32_t position = (uint32_t)(uniform() * 200), n = 1 + (uint32_t)(uniform() * 150);
+        uint32_t position = (uint32_t)(uniform() * 200), n = 1 + (uint32_t)(uniform() * 700);
         double rows = 0, tiles = 0;
         for (uint32_t r = 0; r < n; r++) {
             double seen = position + r + 1;

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "engine/forecast.h"
 #include "schedule_kit.h"
 
 enum { MOST = 64 };
@@ -453,29 +454,138 @@ static void test_grant(void **state)
     sl_tenants_close(&s.tenants);
 }
 
-static void test_predict(void **state)
+/* What a prompt costs in chunks, counted row by row and tile by tile. */
+static double price_anew(const scene *s, const sl_task *task)
+{
+    const sl_cost *cost = &s->cost;
+    uint32_t chunk = s->schedule.options.max_rows;
+    double us = 0;
+    for (uint32_t at = 0, n; at < task->n_left; at += n) {
+        n = SL_MIN(chunk, task->n_left - at);
+        sl_step_work work = {.n_rows = n, .n_wanted = at + n == task->n_left};
+        for (uint32_t r = 0; r < n; r++)
+            for (uint32_t g = 0; g < cost->n_groups; g++) {
+                double seen = task->n_done + at + r + 1, window = cost->window[g] ? cost->window[g] : INFINITY;
+                uint32_t in_tile = r % SL_ATTENTION_ROWS + 1;
+                work.row_positions += cost->share[g] * fmin(seen, window);
+                if (in_tile == SL_ATTENTION_ROWS || r + 1 == n)
+                    work.tile_positions += cost->share[g] * fmin(seen, window + in_tile - 1);
+            }
+        us += sl_cost_predict_us(cost, &work);
+    }
+    return us;
+}
+
+/* The order prices all prompts at each step, while the cost model learns: as if each were priced with care. */
+static void test_prices(void **state)
+{
+    (void)state;
+    uint32_t random = 7;
+    scene s = open_scene();
+    s.cost.n_groups = 2;
+    s.cost.window[1] = 100;
+    s.cost.share[0] = 0.25;
+    s.cost.share[1] = 0.75;
+    s.cost.prior_us[SL_COST_TERMS - 1] = 3;
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        s.cost.p[i][i] = 1;
+    for (int i = 0; i < 20; i++)
+        add(&s, 1)->ttft_target_us = 1000000;
+    for (int round = 0; round < 100; round++) {
+        for (uint32_t i = 0; i < s.n; i++) {
+            random = random * 1664525 + 1013904223;
+            s.tasks[i].n_done = (random >> 8) % 3 ? 0 : (random >> 16) % 700;
+            random = random * 1664525 + 1013904223;
+            s.tasks[i].n_left = i == 0 ? 1024 : 1 + (random >> 16) % (i % 2 ? 300 : 3000);
+        }
+        sl_schedule_order(&s.schedule, &s.cost, &s.tenants, s.tasks, s.n, 0, s.order, s.scratch);
+        for (uint32_t i = 0; i < s.n; i++) {
+            double anew = price_anew(&s, &s.tasks[i]);
+            assert_true(fabs(s.tasks[i].prefill_us / anew - 1) < 1e-9);
+        }
+        sl_step_work work = {0};
+        sl_cost_add(&s.cost, &work, s.tasks[1].n_done, s.tasks[1].n_left, 1);
+        sl_cost_observe(&s.cost, &work, 1000.0 * (1 + (random >> 16) % 2000));
+    }
+    sl_tenants_close(&s.tenants);
+}
+
+static double forecast(scene *s, uint32_t index, int64_t now_us)
+{
+    sl_forecast_slot slots[2 * MOST];
+    sl_schedule_order(&s->schedule, &s->cost, &s->tenants, s->tasks, s->n, now_us, s->order, s->scratch);
+    return sl_forecast_us(&s->schedule, &s->cost, s->tasks, s->n, s->order, index, now_us, slots);
+}
+
+static void expect_wait(scene *s, uint32_t index, int64_t now_us, double expected_us)
+{
+    assert_true(fabs(forecast(s, index, now_us) - expected_us) < 1e-6);
+}
+
+static void test_forecast_of_prompts(void **state)
 {
     (void)state;
     scene s = open_scene();
-    double slots[8];
     add(&s, 100);
     add(&s, 200);
-    expect_order(&s, 0, "1 2");
-    double one = sl_cost_prefill_us(&s.cost, 0, 100, 512), two = sl_cost_prefill_us(&s.cost, 0, 200, 512);
-    assert_true(sl_schedule_predict_us(&s.schedule, &s.cost, s.tasks, s.n, s.order, 0, slots) == one);
-    assert_true(fabs(sl_schedule_predict_us(&s.schedule, &s.cost, s.tasks, s.n, s.order, 1, slots) - one - two) < 1e-6);
-    /* Full slots: it waits until the first of them ends. */
-    for (int i = 0; i < 8; i++)
-        add_stream(&s, 0)->n_to_come = 100 + 50 * (uint32_t)i;
-    sl_schedule_order(&s.schedule, &s.cost, &s.tenants, s.tasks, s.n, 0, s.order, s.scratch);
-    double itl = 1.8 * (9000 + 8 * 2), slower = 1.8 / 0.8; /* prompts come one by one */
-    double wait = sl_schedule_predict_us(&s.schedule, &s.cost, s.tasks, s.n, s.order, 0, slots);
-    assert_true(fabs(wait - 100 * itl - slower * one) < 1);
-    wait = sl_schedule_predict_us(&s.schedule, &s.cost, s.tasks, s.n, s.order, 1, slots);
-    assert_true(fabs(wait - 110 * itl - slower * (one + two)) < 1); /* the first one's 10 tokens end before the next */
-    s.tasks[0].n_to_come = 90;
-    wait = sl_schedule_predict_us(&s.schedule, &s.cost, s.tasks, s.n, s.order, 1, slots);
-    assert_true(fabs(wait - 150 * itl - slower * two) < 1);
+    double both = 2000 + 299 * 1000 + 100 * 101 / 2 + 200 * 201 / 2; /* one step computes both */
+    expect_wait(&s, 0, 0, both);
+    expect_wait(&s, 1, 0, both);
+    s.tasks[0].running = true;
+    expect_wait(&s, 1, 0, both);
+    s.n = 1; /* alone, in chunks */
+    s.tasks[0].n_left = 1024;
+    expect_wait(&s, 0, 0, sl_cost_prefill_us(&s.cost, 0, 1024, 512));
+    s.tasks[0].n_left = 1;
+    s.tasks[0].running = false;
+    s.schedule.options.batching = SL_BATCHING_DYNAMIC; /* it arrived at 0 */
+    s.schedule.options.max_wait_us = 1000;
+    expect_wait(&s, 0, 400, 600 + 2001);
+    expect_wait(&s, 0, 4000, 2001);
+    sl_tenants_close(&s.tenants);
+}
+
+/* Eight streams fill all slots: what waits starts when the first one ends, or the first two, or all. */
+static void test_forecast_of_slots(void **state)
+{
+    (void)state;
+    scene s = open_scene();
+    sl_task *task = add(&s, 1);
+    double segment_us[9]; /* a step of the streams from the i-th on, each at the middle of what it will attend */
+    for (uint32_t i = 0; i < 8; i++)
+        add_stream(&s, 0)->n_to_come = 100 + 50 * i;
+    for (uint32_t i = 0; i < 9; i++) {
+        segment_us[i] = i < 8 ? 1000 : 0;
+        for (uint32_t j = i; j < 8; j++)
+            segment_us[i] += 1000 + 2 + 50 + 25 * j;
+    }
+    expect_wait(&s, 0, 0, 100 * segment_us[0] + segment_us[1] + 1001);
+    task->n_choices = 2;
+    expect_wait(&s, 0, 0, 100 * segment_us[0] + 50 * segment_us[1] + segment_us[2] + 1001);
+    s.schedule.options.batching = SL_BATCHING_STATIC;
+    double all_us = 100 * segment_us[0] + 2001;
+    for (int i = 1; i < 8; i++)
+        all_us += 50 * segment_us[i];
+    expect_wait(&s, 0, 0, all_us);
+    /* One behind another: the first one's ten tokens take as many steps, of which its prompt is one. */
+    s.schedule.options.batching = SL_BATCHING_CONTINUOUS;
+    task->n_choices = 1;
+    add(&s, 1);
+    double steps_us = 100 * segment_us[0] + segment_us[1] + 1001 + 9 * (segment_us[1] + 1000 + 1 + 4 + 1);
+    expect_wait(&s, s.n - 1, 0, steps_us + segment_us[1] + 1001);
+    sl_tenants_close(&s.tenants);
+}
+
+/* Targets of streams leave a prompt nothing: a block of rows every ninth step. */
+static void test_forecast_of_dry_steps(void **state)
+{
+    (void)state;
+    scene s = open_scene();
+    s.cost.spread = 0;
+    add(&s, 20);
+    add_stream(&s, 2600)->n_to_come = 1000;
+    double alone_us = 2000 + 502, block_us = 16 * 1000 + 16 * 17 / 2, rest_us = 4 * 1000 + 4 * 16 + 10;
+    expect_wait(&s, 0, 0, 8 * alone_us + alone_us + block_us + 8 * alone_us + alone_us + rest_us);
     sl_tenants_close(&s.tenants);
 }
 
@@ -498,7 +608,10 @@ int main(void)
         cmocka_unit_test(test_outranks),
         cmocka_unit_test(test_may_push_out),
         cmocka_unit_test(test_grant),
-        cmocka_unit_test(test_predict),
+        cmocka_unit_test(test_prices),
+        cmocka_unit_test(test_forecast_of_prompts),
+        cmocka_unit_test(test_forecast_of_slots),
+        cmocka_unit_test(test_forecast_of_dry_steps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
