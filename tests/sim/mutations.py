@@ -5,7 +5,8 @@
 
 Each mutation below replaces pieces of text in files under src/engine; the changed files are compiled as the build does it
 and linked in front of the library, in a temporary folder. A mutation that no program notices is a failure, and so is one
-whose text is not found any more: then the mutation has to follow the code.
+that is noticed only because a program does not end, and one whose text is not found any more: then the mutation has to
+follow the code.
 """
 
 import json
@@ -129,6 +130,14 @@ MUTATIONS = {
         ("schedule.c", "if (rows == 0 && dry && n_prompt_rows == 0)", "if (false && dry)")]),
     "static-joins": ("a static batch is joined while it runs", [
         ("schedule.c", "if (tasks[i].running)\n            return false;\n        waited_us", "waited_us")]),
+    # What it says of waits and prices.
+    "wait-for-nobody": ("a predicted wait takes no account of slots", [
+        ("forecast.c", "if (f->n_taken + count_choices(task) > o->n_slots)", "if (false)"),
+        ("forecast.c", "SL_ASSERT(f->n_taken <= f->schedule->options.n_slots);", "")]),
+    "wait-without-streams": ("a predicted step does not take the time of the streams' rows", [
+        ("forecast.c", "sl_step_work work = f->decoding;\n    double limit_us", "sl_step_work work = {0};\n    double limit_us")]),
+    "price-tiles": ("prices of prompts behind a window count all tiles as full", [
+        ("cost.c", "(uint32_t)clip((most - position) / rows, n_whole)", "0")]),
 }
 
 
@@ -160,7 +169,7 @@ def link(build, program, objects, work):
 
 
 def notice(build, commands, name):
-    """What noticed the mutation, or None."""
+    """What noticed the mutation and said so, or None. A program that does not end has not said anything."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         objects = compile_changed(build, commands, name, work)
@@ -170,7 +179,8 @@ def notice(build, commands, name):
                 run = subprocess.run([binary, *arguments], capture_output=True, text=True,
                                      timeout=15 if program == PROGRAMS[0][0] else 120)  # the scenes take 0.1 s
             except subprocess.TimeoutExpired:
-                return f"{Path(program).name}: does not end"
+                print(f"{name}: {Path(program).name} does not end", flush=True)
+                return None
             if run.returncode != 0:
                 lines = (run.stdout + run.stderr).strip().splitlines()
                 said = [line for line in lines if "seed " in line or "ERROR" in line or "assert" in line.lower() or "no end" in line]

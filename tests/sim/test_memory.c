@@ -34,8 +34,10 @@ static sl_engine *open_engine(const sl_plan *plan, uint32_t n_sequences, uint64_
     return e;
 }
 
+/* One step. Twice in a row none does nothing as long as there is work. */
 static bool step(sl_engine *e)
 {
+    static uint32_t n_idle;
     bool busy;
     sl_err err;
     require(sl_engine_step(e, fake_now_us, &busy, &err), &err);
@@ -43,6 +45,11 @@ static bool step(sl_engine *e)
     const fake_counts *counts = fake_backend_counts(e->context);
     if (counts->n_wrong > 0)
         fail_msg("%s", counts->first_wrong);
+    n_idle = busy && e->n_rows == 0 ? n_idle + 1 : 0;
+    if (n_idle == 2) {
+        n_idle = 0; /* for the scene that follows */
+        fail_msg("nothing was done in two steps");
+    }
     return busy;
 }
 
@@ -151,10 +158,11 @@ static void test_prefix_is_shared_in_tight_memory(void **state)
     outcome o[N] = {0};
     sl_err err;
     sl_engine_statistics s;
-    uint32_t most_running = 0;
+    uint32_t most_running = 0, n_steps = 0;
     for (uint32_t i = 0; i < N; i++)
         require(submit(e, PREFIX + OWN, i, ANSWER, &o[i], &err), &err);
     while (step(e)) {
+        assert_true(++n_steps < 1000);
         sl_engine_stats(e, &s);
         most_running = SL_MAX(most_running, s.n_running);
     }
@@ -368,7 +376,7 @@ static void test_eviction_order(void **state)
     sl_evict_close(&e);
 }
 
-/* ---- pushing out ---- */
+/* ---- blocks that nobody uses ---- */
 
 /* Each tenant shares with itself only. */
 static void submit_with(sl_engine *e, int32_t priority, uint64_t tenant, uint32_t n_prompt, uint32_t max_tokens,
@@ -381,6 +389,30 @@ static void submit_with(sl_engine *e, int32_t priority, uint64_t tenant, uint32_
     r.tenant = tenant;
     require(sl_engine_submit(e, &r, NULL, &err), &err);
 }
+
+/* A pool full of what a request has left in the tree: the next one gets blocks of it in its first step, as many as it has
+ * rows, and goes on to its end. */
+static void test_cached_blocks_are_given_up(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 20 };
+    sl_engine *e = open_engine(&full_plan, 1, BLOCKS * 1000);
+    outcome first = {0}, second = {0};
+    sl_engine_statistics s;
+    submit_with(e, 0, 1, 300, 20, &first);
+    run_until_idle(e);
+    sl_engine_stats(e, &s);
+    assert_int_equal(s.n_blocks_cached, 319 / SL_KV_BLOCK);
+    submit_with(e, 0, 2, 200, 20, &second);
+    step(e);
+    assert_int_equal(e->n_rows, 200);
+    run_until_idle(e);
+    assert_int_equal(second.n_tokens, 20);
+    assert_int_equal(rows_so_far(e), 300 + 19 + 200 + 19);
+    sl_engine_close(e);
+}
+
+/* ---- pushing out ---- */
 
 /* Slots are full: the last of lower priority makes way within a step; of equal priority nobody does. */
 static void test_push_out_of_a_slot(void **state)
@@ -491,6 +523,7 @@ static void test_memory_is_chosen(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cached_blocks_are_given_up),
         cmocka_unit_test(test_prefix_is_computed_once),
         cmocka_unit_test(test_prefix_is_shared_in_tight_memory),
         cmocka_unit_test(test_choices_copy_on_write),
