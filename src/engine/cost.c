@@ -296,6 +296,17 @@ void sl_cost_observe(sl_cost *cost, const sl_step_work *work, double measured_us
 
 /* ---- questions of the scheduler ---- */
 
+double sl_cost_doubt(const sl_cost *cost, const sl_step_work *work)
+{
+    double h[SL_COST_TERMS], variance = 0, us = sl_cost_predict_us(cost, work);
+    prior_times(cost, work, h);
+    for (int i = 0; i < SL_COST_TERMS && us > 0; i++)
+        for (int j = 0; j < SL_COST_TERMS; j++)
+            variance += cost->p[i][j] * h[i] * h[j] / (us * us);
+    double sd = sqrt(fmax(variance, 0));
+    return fmax(0, sd - 2 * cost->spread);
+}
+
 double sl_cost_with_margin(const sl_cost *cost, double limit_us)
 {
     return limit_us / (1 + 3 * cost->spread);

@@ -54,6 +54,10 @@ double sl_cost_predict_us(const sl_cost *cost, const sl_step_work *work);
 /* Learns from a step that took measured_us. Steps without rows and times that are not positive are ignored. */
 void sl_cost_observe(sl_cost *cost, const sl_step_work *work, double measured_us);
 
+/* How far the time of a step is unknown because nothing like it was observed: the relative standard deviation of the
+ * prediction, less twice the usual error. */
+double sl_cost_doubt(const sl_cost *cost, const sl_step_work *work);
+
 /* Time that a prediction may come to when limit_us must hold in nearly all cases: three times the usual error less. */
 double sl_cost_with_margin(const sl_cost *cost, double limit_us);
 

@@ -273,7 +273,7 @@ bool sl_schedule_may_start(const sl_schedule *schedule, const sl_cost *cost, con
 double sl_schedule_usual_us(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *all,
                             uint32_t n_prompts)
 {
-    return step_factor(schedule, n_prompts) * sl_cost_predict_us(cost, all);
+    return step_factor(schedule, n_prompts) * sl_cost_predict_us(cost, all) * (1 + 2 * sl_cost_doubt(cost, all));
 }
 
 double sl_schedule_limit_us(const sl_schedule *schedule, const sl_cost *cost, const sl_task *tasks, uint32_t n,

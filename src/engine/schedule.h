@@ -38,6 +38,8 @@
  *     chunks: what is lost to the machine that only ever fills its chunks stays within 3 %, where a factor that grows
  *     by 0.2 for each prompt, up to 3, lost up to 8 % in a model of it. Prompts that wait for a slot do not count:
  *     it is streams that they wait for.
+ *     As long as the cost model has not seen steps like these, they may be longer than it says, by twice what it doubts
+ *     (sl_cost_doubt): too low a guess would cut the first prompts into small chunks, where nobody was promised anything.
  *   If that leaves no row for a prompt for ageing_turn steps, it gets one KV block of rows all the same. */
 #ifndef SL_ENGINE_SCHEDULE_H
 #define SL_ENGINE_SCHEDULE_H

@@ -130,6 +130,8 @@ MUTATIONS = {
         ("schedule.c", "if (rows == 0 && dry && n_prompt_rows == 0)", "if (false && dry)")]),
     "static-joins": ("a static batch is joined while it runs", [
         ("schedule.c", "if (tasks[i].running)\n            return false;\n        waited_us", "waited_us")]),
+    "no-doubt": ("what the cost model has not seen is taken for known", [
+        ("schedule.c", " * (1 + 2 * sl_cost_doubt(cost, all))", "")]),
     # What it says of waits and prices.
     "wait-for-nobody": ("a predicted wait takes no account of slots", [
         ("forecast.c", "if (f->n_taken + count_choices(task) > o->n_slots)", "if (false)"),

@@ -281,6 +281,10 @@ static void test_limit(void **state)
     second->running = true;
     assert_true(fabs(sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0) - 1.8 * 1.8 * (4000 + 4)) < 1e-6);
     s.n--; /* it is gone */
+    /* What is not known yet: two standard deviations more. */
+    s.cost.p[0][0] = 0.25; /* of the first row's 2 ms: half of it */
+    assert_true(fabs(sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0) - 1.8 * (3003 + 2 * 1000)) < 1e-6);
+    s.cost.p[0][0] = 0;
     /* With a target: what is left of it. */
     sl_task *stream = add_stream(&s, 50000);
     stream->last_us = 10000;
