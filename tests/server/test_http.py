@@ -366,7 +366,7 @@ class Http(harness.Case):
 
     def test_late_client(self):
         """A client that reads late, but whose answer the buffers hold, gets all of it."""
-        server = self.start("--parallel", 8)
+        server = self.start("--parallel", 8, "--client-timeout", 600)  # the thread sanitizer takes minutes for the answer
         with server.connect(receive_buffer=4096) as late:
             late.sendall(request("POST", "/v1/completions", {**LONG, "stream": True, "logprobs": 5}))
             server.wait_for(is_busy)
@@ -431,15 +431,17 @@ class Http(harness.Case):
 
     def test_drain_ends(self):
         """Neither what takes long nor a client that does not read its answer keeps the process."""
-        for n, body, options, words in (
-                (5, LONG, ("--parallel", 1, "--max-requests", 2000), rb"[1-9] requests that ran were cut off"),
-                (1, {**LONG, "stream": True, "logprobs": 20}, ("--parallel", 8, "--client-buffer", 100000),
+        for n, body, done, options, words in (
+                (5, LONG, False, ("--parallel", 1, "--max-requests", 2000), rb"[1-9] requests that ran were cut off"),
+                (1, {**LONG, "stream": True, "logprobs": 5}, True, ("--parallel", 8, "--client-timeout", 600),
                  rb" 1 connections that had not taken their answer")):
             server = self.start("--drain-timeout", 1, *options)
             connections = [server.connect(receive_buffer=4096) for _ in range(n)]
             for connection in connections:
                 connection.sendall(request("POST", "/v1/completions", body))
             server.wait_for(is_busy)
+            if done:
+                server.wait_for(is_idle)
             started = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             code, errors = self.end(server)
