@@ -233,19 +233,39 @@ static void attention_by_splits(const sl_kernels *k, const sl_attention *args, c
     expect(guarded_free(&partials), l, "partials", args->kv.head_dim, end - begin);
 }
 
+/* Keys and values of n_blocks blocks at random, and a table that has them in reverse. */
+typedef struct pool {
+    sl_kv_layer kv;
+    guarded keys, values;
+    uint32_t *blocks;
+} pool;
+
+static pool pool_make(const sl_kernels *base, sl_kv_type type, uint32_t kv_heads, uint32_t dim, uint32_t n_blocks)
+{
+    pool p = {.kv = sl_kv_layer_make(type, kv_heads, dim), .blocks = malloc(n_blocks * sizeof *p.blocks)};
+    p.keys = guarded_alloc(n_blocks * sl_kv_k_block_bytes(&p.kv), 0);
+    p.values = guarded_alloc(n_blocks * sl_kv_v_block_bytes(&p.kv), 0);
+    p.kv.k = p.keys.data, p.kv.v = p.values.data;
+    fill_pool(base, &p.kv, n_blocks);
+    for (uint32_t i = 0; i < n_blocks; i++)
+        p.blocks[i] = n_blocks - 1 - i;
+    return p;
+}
+
+static void pool_free(pool *p, const line *l, uint32_t dim, uint32_t group)
+{
+    expect(guarded_free(&p->keys), l, "keys", dim, group);
+    expect(guarded_free(&p->values), l, "values", dim, group);
+    free(p->blocks);
+}
+
 static void check_attention_once(const line *l, const sl_kernels *base, const sl_kernels *k, sl_kv_type type,
                                  uint32_t dim)
 {
     uint32_t kv_heads = 1 + random_below(3), group = 1 + random_below(5), n_rows = 1 + random_below(SL_ATTENTION_ROWS);
     uint32_t position = random_below(random_below(2) ? 300 : 1200), n_blocks = (position + n_rows + 15) / 16;
-    uint32_t n_heads = kv_heads * group, *blocks = malloc(n_blocks * sizeof *blocks);
-    sl_kv_layer kv = sl_kv_layer_make(type, kv_heads, dim);
-    guarded keys = guarded_alloc(n_blocks * sl_kv_k_block_bytes(&kv), 0);
-    guarded values = guarded_alloc(n_blocks * sl_kv_v_block_bytes(&kv), 0);
-    kv.k = keys.data, kv.v = values.data;
-    fill_pool(base, &kv, n_blocks);
-    for (uint32_t i = 0; i < n_blocks; i++)
-        blocks[i] = n_blocks - 1 - i;
+    uint32_t n_heads = kv_heads * group;
+    pool cached = pool_make(base, type, kv_heads, dim, n_blocks);
     size_t n = (size_t)n_rows * n_heads * dim, scratch = sl_attention_scratch_bytes(n_heads, kv_heads, dim);
     pair q = pair_random(n), out = pair_random(n);
     guarded sa = guarded_alloc(scratch, 0), sb = guarded_alloc(scratch, 0);
@@ -253,8 +273,8 @@ static void check_attention_once(const line *l, const sl_kernels *base, const sl
                          out.a.data, (size_t)n_heads * dim,
                          n_heads,    random_below(2) ? 0 : 1 + random_below(random_below(2) ? 20 : 700),
                          0.125f,     random_below(3) ? 0.0f : 20.0f,
-                         kv};
-    sl_attention_tile tile = {blocks, 0, n_rows, position};
+                         cached.kv};
+    sl_attention_tile tile = {cached.blocks, 0, n_rows, position};
     for (uint32_t h = 0; h < kv_heads; h++) {
         args.out = out.a.data;
         base->attention(&args, &tile, h, sa.data, 0, NULL);
@@ -268,9 +288,7 @@ static void check_attention_once(const line *l, const sl_kernels *base, const sl
     expect(guarded_free(&sb), l, "scratch", dim, group);
     pair_expect_same(&out, l, sl_kv_type_name(type), dim);
     guarded_free(&q.a), guarded_free(&q.b);
-    expect(guarded_free(&keys), l, "keys", dim, group);
-    expect(guarded_free(&values), l, "values", dim, group);
-    free(blocks);
+    pool_free(&cached, l, dim, group);
 }
 
 static void check_attention(const line *l, const sl_kernels *base, const sl_kernels *k)
@@ -287,14 +305,8 @@ static void check_attention_mass_once(const line *l, const sl_kernels *base, con
 {
     uint32_t kv_heads = 1 + random_below(3), group = 1 + random_below(5), n_rows = 1 + random_below(SL_ATTENTION_ROWS);
     uint32_t position = random_below(random_below(2) ? 40 : 700), n_blocks = (position + n_rows + 15) / 16;
-    uint32_t n_heads = kv_heads * group, *blocks = malloc(n_blocks * sizeof *blocks);
-    sl_kv_layer kv = sl_kv_layer_make(type, kv_heads, dim);
-    guarded keys = guarded_alloc(n_blocks * sl_kv_k_block_bytes(&kv), 0);
-    guarded values = guarded_alloc(n_blocks * sl_kv_v_block_bytes(&kv), 0);
-    kv.k = keys.data, kv.v = values.data;
-    fill_pool(base, &kv, n_blocks);
-    for (uint32_t i = 0; i < n_blocks; i++)
-        blocks[i] = n_blocks - 1 - i;
+    uint32_t n_heads = kv_heads * group;
+    pool cached = pool_make(base, type, kv_heads, dim, n_blocks);
     pair q = pair_random((size_t)n_rows * n_heads * dim);
     pair mass = {guarded_alloc(n_blocks * sizeof(uint64_t), 0), guarded_alloc(n_blocks * sizeof(uint64_t), 0)};
     memset(mass.a.data, 1, mass.a.n_bytes), memset(mass.b.data, 1, mass.b.n_bytes);
@@ -307,8 +319,8 @@ static void check_attention_mass_once(const line *l, const sl_kernels *base, con
                          .n_heads = n_heads,
                          .scale = 0.125f,
                          .softcap = random_below(3) ? 0.0f : 20.0f,
-                         .kv = kv};
-    sl_attention_tile tile = {blocks, 0, n_rows, position};
+                         .kv = cached.kv};
+    sl_attention_tile tile = {cached.blocks, 0, n_rows, position};
     for (uint32_t h = 0; h < kv_heads; h++) {
         base->attention_mass(&args, &tile, h, sa.data, mass.a.data);
         k->attention_mass(&args, &tile, h, sb.data, mass.b.data);
@@ -317,9 +329,7 @@ static void check_attention_mass_once(const line *l, const sl_kernels *base, con
     expect(guarded_free(&sb), l, "scratch", dim, group);
     pair_expect_same(&mass, l, sl_kv_type_name(type), dim);
     guarded_free(&q.a), guarded_free(&q.b);
-    expect(guarded_free(&keys), l, "keys", dim, group);
-    expect(guarded_free(&values), l, "values", dim, group);
-    free(blocks);
+    pool_free(&cached, l, dim, group);
 }
 
 static void check_attention_mass(const line *l, const sl_kernels *base, const sl_kernels *k)

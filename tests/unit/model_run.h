@@ -5,6 +5,7 @@
 #include "app/bundle.h"
 #include "base/clock.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,6 +119,26 @@ static inline float *run_score(run_model *run, const uint32_t *tokens, size_t n)
     if (sink.next != n)
         abort();
     return sink.rows;
+}
+
+/* Of logits: what to take off each for log-probabilities. */
+static inline double run_log_sum(const float *row, uint32_t n)
+{
+    double m = -INFINITY, sum = 0;
+    for (uint32_t i = 0; i < n; i++)
+        m = fmax(m, (double)row[i]);
+    for (uint32_t i = 0; i < n; i++)
+        sum += exp((double)row[i] - m);
+    return m + log(sum);
+}
+
+/* Largest difference of two rows' log-probabilities. */
+static inline double run_difference(const float *a, const float *b, uint32_t n)
+{
+    double za = run_log_sum(a, n), zb = run_log_sum(b, n), worst = 0;
+    for (uint32_t i = 0; i < n; i++)
+        worst = fmax(worst, fabs(((double)a[i] - za) - ((double)b[i] - zb)));
+    return worst;
 }
 
 #endif

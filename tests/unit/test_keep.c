@@ -49,25 +49,6 @@ static float *score(const run_setup *setup, const uint32_t *tokens, size_t n, ui
 
 /* ---- against transformers ---- */
 
-static double log_sum(const float *row, uint32_t n)
-{
-    double m = -INFINITY, sum = 0;
-    for (uint32_t i = 0; i < n; i++)
-        m = fmax(m, (double)row[i]);
-    for (uint32_t i = 0; i < n; i++)
-        sum += exp((double)row[i] - m);
-    return m + log(sum);
-}
-
-/* Largest difference of log-probabilities. */
-static double difference(const float *a, const float *b, uint32_t n)
-{
-    double za = log_sum(a, n), zb = log_sum(b, n), worst = 0;
-    for (uint32_t i = 0; i < n; i++)
-        worst = fmax(worst, fabs(((double)a[i] - za) - ((double)b[i] - zb)));
-    return worst;
-}
-
 static void read_u32(FILE *f, uint32_t *out, size_t n)
 {
     assert_int_equal(fread(out, sizeof *out, n, f), n);
@@ -100,8 +81,8 @@ static void check_golden(const char *name)
         for (uint32_t p = 0; p < sizes[2]; p++) {
             const float *row = rows + (size_t)positions[p] * n_vocab;
             assert_int_equal(fread(want, sizeof *want, n_vocab, f), n_vocab);
-            worst = fmax(worst, difference(want, row, n_vocab));
-            change = fmax(change, difference(full + (size_t)positions[p] * n_vocab, row, n_vocab));
+            worst = fmax(worst, run_difference(want, row, n_vocab));
+            change = fmax(change, run_difference(full + (size_t)positions[p] * n_vocab, row, n_vocab));
         }
         print_message("%s, %u+%u+%u: largest log-probability difference to transformers %.2e, to all kept %.2f\n", name,
                       keep[0], keep[1], keep[2], worst, change);
