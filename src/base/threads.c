@@ -47,7 +47,7 @@ static void pause_once(void)
 #endif
 }
 
-bool sl_threads_arrive(sl_threads *pool)
+bool sl_threads_arrive(sl_threads *pool, sl_idle_fn *idle, void *user)
 {
     if (pool->n_threads == 1)
         return true;
@@ -55,8 +55,11 @@ bool sl_threads_arrive(sl_threads *pool)
     if (atomic_fetch_add_explicit(&pool->n_arrived, 1, memory_order_acq_rel) == pool->n_threads - 1)
         return true;
     int spins = pool->crowded ? 0 : SPINS;
+    bool busy = idle != NULL && !pool->crowded;
     while (atomic_load_explicit(&pool->phase, memory_order_acquire) == phase) {
-        if (spins-- > 0)
+        if (busy)
+            busy = idle(user);
+        else if (spins-- > 0)
             pause_once();
         else
             sched_yield();
@@ -75,7 +78,7 @@ void sl_threads_release(sl_threads *pool)
 
 void sl_threads_barrier(sl_threads *pool)
 {
-    if (sl_threads_arrive(pool))
+    if (sl_threads_arrive(pool, NULL, NULL))
         sl_threads_release(pool);
 }
 

@@ -28,9 +28,13 @@ void sl_threads_run(sl_threads *pool, sl_threads_fn *fn, void *user);
 /* Waits inside a run until every worker has arrived. Spins, but yields when there are more workers than CPUs. */
 void sl_threads_barrier(sl_threads *pool);
 
+/* What a worker does while it waits: much less than a microsecond of it in each call. False when nothing is left. */
+typedef bool sl_idle_fn(void *user);
+
 /* A barrier with work for one in its middle: true at once for the worker that arrives last, which does the work while
- * the others wait and then calls sl_threads_release; false for the others, after that. */
-SL_WARN_UNUSED bool sl_threads_arrive(sl_threads *pool);
+ * the others wait and then calls sl_threads_release; false for the others, after that. Those who wait call idle (or NULL)
+ * until it returns false, unless there are more workers than CPUs. */
+SL_WARN_UNUSED bool sl_threads_arrive(sl_threads *pool, sl_idle_fn *idle, void *user);
 void sl_threads_release(sl_threads *pool);
 
 /* Share of n items that worker index of n_threads does: [*begin, *end), contiguous, sizes differing by one at most. */

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "graph/matmul_step.h"
 #include "graph/row_ops.h"
 
 #include <math.h>
@@ -170,48 +171,57 @@ static void matmul_panels(const sl_context *context, const sl_node *node, size_t
     context->plan->kernels->matmul[weight->layout](&args, row, row_end, panel_begin, panel_end);
 }
 
-/* Panels [begin, end) of the step's matmuls, counted through all of them, for rows [row, row_end). */
-static void matmul_piece(const sl_context *context, const sl_step *step, size_t row, size_t row_end, size_t begin,
-                         size_t end, void *scratch)
+static void run_piece(const sl_context *context, const sl_step *step, const sl_matmul_piece *piece, void *scratch)
 {
     const sl_graph *graph = &context->plan->graph;
     size_t first = 0;
     for (int i = step->begin; i < step->end; i++) {
         const sl_node *node = &graph->nodes[i];
         size_t n = graph->weights[node->weight].weight.n_panels;
-        size_t from = SL_MAX(begin, first), to = SL_MIN(end, first + n);
+        size_t from = SL_MAX(piece->panel, first), to = SL_MIN(piece->panel_end, first + n);
         if (from < to)
-            matmul_panels(context, node, row, row_end, from - first, to - first, scratch);
+            matmul_panels(context, node, piece->row, piece->row_end, from - first, to - first, scratch);
         first += n;
     }
 }
 
-/* Number of pieces of at least `least` things that n of them are cut into, aiming at `wanted`; 1 when n is less. */
-static size_t count_pieces(size_t n, size_t least, size_t wanted)
+static bool cut_piece(const sl_context *context, const sl_step *step, size_t i, sl_matmul_piece *piece)
 {
-    return SL_MAX(SL_MIN(n / least, wanted), 1);
+    return sl_matmul_cut(&context->plan->graph, step, domain_rows(context, step->domain),
+                         sl_threads_count(context->pool), i, piece);
 }
 
-/* Workers take pieces as they get done, so that one which is slowed down holds nobody up. Many rows are cut by rows,
- * since a piece begins with work on each of its rows and then on each of its panels; few rows by panels. */
-static void run_matmul(sl_context *context, const sl_step *step, int index)
+/* A worker's first piece of the next matmul step, taken at a barrier before it: while the worker waits there, it reads
+ * the weights ahead. */
+typedef struct early_piece {
+    const sl_step *step; /* NULL: none taken */
+    bool exists;
+    sl_matmul_piece piece;
+    sl_read_ahead ahead;
+} early_piece;
+
+static void take_early(sl_context *context, int s, early_piece *early)
 {
-    enum { LEAST_ROWS = 120, LEAST_PAIRS = 2 };
-    const sl_graph *graph = &context->plan->graph;
-    size_t n_rows = domain_rows(context, step->domain), n_panels = 0;
-    for (int i = step->begin; i < step->end; i++)
-        n_panels += graph->weights[graph->nodes[i].weight].weight.n_panels;
-    size_t n_threads = (size_t)sl_threads_count(context->pool), n_pairs = (n_panels + 1) / 2; /* kernels take pairs */
-    size_t wanted = n_threads == 1                                             ? 1
-                    : n_rows < SL_MATMUL_MANY_ROWS || n_rows >= 2 * LEAST_ROWS ? 4 * n_threads
-                                                                               : 2 * n_threads;
-    size_t by_row = count_pieces(n_rows, LEAST_ROWS, wanted);
-    size_t by_panel = by_row >= 2 * n_threads ? 1 : count_pieces(n_pairs, LEAST_PAIRS, wanted / by_row);
-    for (size_t piece; (piece = take_piece(context, step)) < by_row * by_panel;) {
-        size_t r = piece % by_row, p = piece / by_row;
-        matmul_piece(context, step, n_rows * r / by_row, n_rows * (r + 1) / by_row, n_pairs * p / by_panel * 2,
-                     SL_MIN(n_pairs * (p + 1) / by_panel * 2, n_panels), worker_scratch(context, index));
+    const sl_plan *plan = context->plan;
+    while (s < plan->n_steps && plan->steps[s].kind != SL_STEP_MATMUL)
+        s++;
+    if (early->step || s == plan->n_steps)
+        return;
+    early->step = &plan->steps[s];
+    early->exists = cut_piece(context, early->step, take_piece(context, early->step), &early->piece);
+    early->ahead = early->exists ? sl_read_ahead_of(&plan->graph, early->step, &early->piece) : (sl_read_ahead){0};
+}
+
+static void run_matmul(sl_context *context, const sl_step *step, int index, early_piece *early)
+{
+    void *scratch = worker_scratch(context, index);
+    if (early->step == step) {
+        if (early->exists)
+            run_piece(context, step, &early->piece, scratch);
+        early->step = NULL;
     }
+    for (sl_matmul_piece piece; cut_piece(context, step, take_piece(context, step), &piece);)
+        run_piece(context, step, &piece, scratch);
 }
 
 /* ---- attention steps ---- */
@@ -317,14 +327,14 @@ static void call_taps(const sl_context *context, const sl_step *step)
     }
 }
 
-static void run_step(sl_context *context, const sl_step *step, int index, int n_threads)
+static void run_step(sl_context *context, const sl_step *step, int index, int n_threads, early_piece *early)
 {
     switch (step->kind) {
     case SL_STEP_ROWS:
         run_rows(context, step, index, n_threads);
         break;
     case SL_STEP_MATMUL:
-        run_matmul(context, step, index);
+        run_matmul(context, step, index, early);
         break;
     case SL_STEP_ATTENTION:
         run_attention(context, step, index);
@@ -354,18 +364,19 @@ static void note(int64_t *marks, int s, int64_t done, int64_t passed)
 
 /* The barrier before step s. Whoever comes last shows the taps of the step before and does the serial steps that
  * follow, so that they need no barrier of their own. Returns the next step for all workers. */
-static int pass_barrier(sl_context *context, int s, int64_t *marks)
+static int pass_barrier(sl_context *context, int s, early_piece *early, int64_t *marks)
 {
     int next = s;
     int64_t done = marks ? sl_clock_ns() : 0;
-    bool last = sl_threads_arrive(context->pool);
+    take_early(context, s, early);
+    bool last = sl_threads_arrive(context->pool, sl_read_ahead_some, &early->ahead);
     if (marks && s > 0)
         note(marks, s - 1, done, sl_clock_ns());
     if (last && s > 0)
         show_taps(context, &context->plan->steps[s - 1]);
     for (; is_serial(context, next); next++) {
         if (last) {
-            run_step(context, &context->plan->steps[next], 0, 1);
+            run_step(context, &context->plan->steps[next], 0, 1, early);
             show_taps(context, &context->plan->steps[next]);
         }
         if (marks)
@@ -382,10 +393,11 @@ static void worker(void *user, int index, int n_threads)
     int64_t *marks = context->profile ? context->profile->marks + (size_t)index * context->profile->stride : NULL;
     if (marks)
         marks[0] = sl_clock_ns();
-    int s = is_serial(context, 0) ? pass_barrier(context, 0, marks) : 0;
+    early_piece early = {0};
+    int s = is_serial(context, 0) ? pass_barrier(context, 0, &early, marks) : 0;
     while (s < context->plan->n_steps) {
-        run_step(context, &context->plan->steps[s], index, n_threads);
-        s = pass_barrier(context, s + 1, marks);
+        run_step(context, &context->plan->steps[s], index, n_threads, &early);
+        s = pass_barrier(context, s + 1, &early, marks);
     }
 }
 

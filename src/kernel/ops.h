@@ -104,7 +104,15 @@ typedef struct sl_matmul {
     void *scratch;     /* SL_MATMUL_SCRATCH_BYTES, 64-byte aligned, of this worker alone */
 } sl_matmul;
 /* From so many rows on a kernel may begin with work on each of its rows: those who cut a matmul up keep pieces large. */
-enum { SL_MATMUL_SCRATCH_BYTES = 1 << 20, SL_MATMUL_MANY_ROWS = 32 };
+enum { SL_MATMUL_SCRATCH_BYTES = 1 << 20, SL_MATMUL_MANY_ROWS = 32, SL_MATMUL_MAX_STREAMS = 4 };
+
+/* Number of equal runs of panels that a kernel goes through side by side for n_rows rows; what such runs leave over comes
+ * last. A hint to those who fetch weights before the kernel does. */
+static inline int sl_matmul_streams(size_t n_rows)
+{
+    return n_rows == 1 ? SL_MATMUL_MAX_STREAMS : n_rows < SL_MATMUL_MANY_ROWS ? 2 : 1;
+}
+
 typedef void sl_matmul_fn(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin,
                           size_t panel_end);
 

@@ -122,7 +122,7 @@ static void middle_work(void *user, int index, int n_threads)
     middle_case *c = user;
     (void)n_threads;
     for (int round = 1; round <= 200; round++) {
-        if (sl_threads_arrive(c->pool)) {
+        if (sl_threads_arrive(c->pool, NULL, NULL)) {
             c->missed[index] += c->in_middle++ != 0;
             c->n_middles++;
             c->in_middle--;

@@ -238,22 +238,22 @@ SL_INLINE void store_tile(const sl_matmul *args, const __m512 *acc, size_t row, 
     }
 }
 
-enum { MOST_STREAMS = 4 };
-
-/* One tile: n_rows rows of row on, by n_streams panels (constants where inlined), a group of each in turn: DRAM gives a core
- * more through several streams, as long as what is computed between the loads keeps one from running far enough ahead. */
-SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t panel, const int n_rows,
+/* One tile: n_rows rows of row on, by n_streams panels (constants where inlined) that are `apart` panels apart, a group of
+ * each in turn: DRAM gives a core more through several streams, as long as what is computed between the loads keeps one
+ * from running far enough ahead. */
+SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t panel, size_t apart, const int n_rows,
                     const int n_streams)
 {
     const sl_weight *w = args->weight;
     const char *data = (const char *)w->data + panel * w->panel_bytes;
+    const size_t stream_bytes = apart * w->panel_bytes;
     size_t n_groups = w->n_cols / SL_GROUP;
     rows x = rows_at((const char *)args->x + row * args->x_stride_bytes, args->x_stride_bytes);
     rows scale = x;
     rows_advance(&scale, (ptrdiff_t)w->n_cols);
     /* From the scale on: sums after n_groups floats, half sums after twice as many. */
     const ptrdiff_t to_last = (ptrdiff_t)((lay->form == SL_VNNI_AFFINE ? 1 : 2) * n_groups * sizeof(float));
-    __m512 acc[MOST_STREAMS][12];
+    __m512 acc[SL_MATMUL_MAX_STREAMS][12];
 #pragma GCC unroll 4
     for (int s = 0; s < n_streams; s++)
 #pragma GCC unroll 12
@@ -264,44 +264,44 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
         for (size_t i = 0; i < lay->unit_groups; i++) {
 #pragma GCC unroll 4
             for (int s = 0; s < n_streams; s++)
-                next_group(acc[s], lay, data + (size_t)s * w->panel_bytes, i, &x, &scale, to_last, n_rows);
+                next_group(acc[s], lay, data + (size_t)s * stream_bytes, i, &x, &scale, to_last, n_rows);
             rows_advance(&x, SL_GROUP);
             rows_advance(&scale, sizeof(float));
         }
 #pragma GCC unroll 4
     for (int s = 0; s < n_streams; s++)
-        store_tile(args, acc[s], row, panel + (size_t)s, n_rows);
+        store_tile(args, acc[s], row, panel + (size_t)s * apart, n_rows);
 }
 
-/* n_rows rows by some panels, one after the other. */
-SL_INLINE void tiles(const sl_matmul *args, const layout *lay, size_t row, size_t panel, const int n_rows,
+/* n_rows rows by some panels, `apart` apart, one after the other. */
+SL_INLINE void tiles(const sl_matmul *args, const layout *lay, size_t row, size_t panel, size_t apart, const int n_rows,
                      const int n_panels)
 {
-    for (size_t p = panel; p < panel + (size_t)n_panels; p++)
-        tile(args, lay, row, p, n_rows, 1);
+    for (int p = 0; p < n_panels; p++)
+        tile(args, lay, row, panel + (size_t)p * apart, 0, n_rows, 1);
 }
 
-/* All rows of a block by one or two panels: the largest tiles first, two panels at once where their sums fit the registers. */
+/* All rows of a block by one or two panels, `apart` apart: the largest tiles first, two panels at once where their sums fit the registers. */
 SL_INLINE void panel_rows(const sl_matmul *args, const layout *lay, size_t row, size_t row_end, size_t panel,
-                          const int n_panels)
+                          size_t apart, const int n_panels)
 {
     for (; row_end - row >= 12; row += 12)
-        tiles(args, lay, row, panel, 12, n_panels);
+        tiles(args, lay, row, panel, apart, 12, n_panels);
     for (; row_end - row >= 8; row += 8)
         if (lay->form == SL_VNNI_SCALED || lay->form == SL_VNNI_MINIMUMS)
-            tiles(args, lay, row, panel, 8, n_panels);
+            tiles(args, lay, row, panel, apart, 8, n_panels);
         else
-            tile(args, lay, row, panel, 8, n_panels);
+            tile(args, lay, row, panel, apart, 8, n_panels);
     if (row_end - row >= 4) {
-        tile(args, lay, row, panel, 4, n_panels);
+        tile(args, lay, row, panel, apart, 4, n_panels);
         row += 4;
     }
     if (row_end - row == 3)
-        tile(args, lay, row, panel, 3, n_panels);
+        tile(args, lay, row, panel, apart, 3, n_panels);
     else if (row_end - row == 2)
-        tile(args, lay, row, panel, 2, n_panels);
+        tile(args, lay, row, panel, apart, 2, n_panels);
     else if (row_end - row == 1)
-        tile(args, lay, row, panel, 1, n_panels);
+        tile(args, lay, row, panel, apart, 1, n_panels);
 }
 
 /* Line `at` of a group times the scale of its half: bytes (q - offset) * scale + SL_VNNI_SCALED_OFFSET where there is
@@ -353,13 +353,16 @@ SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, s
         sl_vnni_matmul_many(args, row_begin, row_end, panel_begin, panel_end, lay->form, offset, unpack);
         return;
     }
-    size_t panel = panel_begin;
-    for (; row_end - row_begin == 1 && panel_end - panel >= 4; panel += 4)
-        tile(args, lay, row_begin, panel, 1, 4);
-    for (; panel_end - panel >= 2; panel += 2)
-        panel_rows(args, lay, row_begin, row_end, panel, 2);
-    if (panel < panel_end)
-        panel_rows(args, lay, row_begin, row_end, panel, 1);
+    /* Each stream reads panels that follow each other, so that the hardware's and our own prefetching run on from one to the
+     * next. */
+    const size_t quarter = row_end - row_begin == 1 ? (panel_end - panel_begin) / 4 : 0;
+    for (size_t i = 0; i < quarter; i++)
+        tile(args, lay, row_begin, panel_begin + i, quarter, 1, 4);
+    const size_t rest = panel_begin + 4 * quarter, half = (panel_end - rest) / 2;
+    for (size_t i = 0; i < half; i++)
+        panel_rows(args, lay, row_begin, row_end, rest + i, half, 2);
+    if (rest + 2 * half < panel_end)
+        panel_rows(args, lay, row_begin, row_end, panel_end - 1, 0, 1);
 }
 
 #endif

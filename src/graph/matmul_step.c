@@ -1,0 +1,69 @@
+#include "graph/matmul_step.h"
+
+enum { AHEAD_BYTES = 256 << 10 /* a part of the second level cache */, LINE_BYTES = 64 };
+
+static size_t count_panels(const sl_graph *graph, const sl_step *step)
+{
+    size_t n = 0;
+    for (int i = step->begin; i < step->end; i++)
+        n += graph->weights[graph->nodes[i].weight].weight.n_panels;
+    return n;
+}
+
+/* Number of pieces of at least `least` things that n of them are cut into, aiming at `wanted`; 1 when n is less. */
+static size_t count_pieces(size_t n, size_t least, size_t wanted)
+{
+    return SL_MAX(SL_MIN(n / least, wanted), 1);
+}
+
+/* Many rows are cut by rows, since a piece begins with work on each of its rows and then on each of its panels; few rows
+ * by panels. */
+bool sl_matmul_cut(const sl_graph *graph, const sl_step *step, size_t n_rows, int n_workers, size_t i,
+                   sl_matmul_piece *piece)
+{
+    enum { LEAST_ROWS = 120, LEAST_PAIRS = 2 };
+    size_t n_threads = (size_t)n_workers, n_panels = count_panels(graph, step);
+    size_t n_pairs = (n_panels + 1) / 2; /* kernels take pairs */
+    size_t wanted = n_threads == 1                                             ? 1
+                    : n_rows < SL_MATMUL_MANY_ROWS || n_rows >= 2 * LEAST_ROWS ? 4 * n_threads
+                                                                               : 2 * n_threads;
+    size_t by_row = count_pieces(n_rows, LEAST_ROWS, wanted);
+    size_t by_panel = by_row >= 2 * n_threads ? 1 : count_pieces(n_pairs, LEAST_PAIRS, wanted / by_row);
+    size_t r = i % by_row, p = i / by_row;
+    *piece = (sl_matmul_piece){.row = n_rows * r / by_row,
+                               .row_end = n_rows * (r + 1) / by_row,
+                               .panel = n_pairs * p / by_panel * 2,
+                               .panel_end = SL_MIN(n_pairs * (p + 1) / by_panel * 2, n_panels)};
+    return p < by_panel;
+}
+
+sl_read_ahead sl_read_ahead_of(const sl_graph *graph, const sl_step *step, const sl_matmul_piece *piece)
+{
+    size_t first = 0;
+    for (int i = step->begin; i < step->end; i++) {
+        const sl_weight *weight = &graph->weights[graph->nodes[i].weight].weight;
+        if (piece->panel < first + weight->n_panels && piece->row < piece->row_end) {
+            size_t from = piece->panel - first, to = SL_MIN(piece->panel_end - first, weight->n_panels);
+            size_t n_streams = (size_t)sl_matmul_streams(piece->row_end - piece->row);
+            const char *at = (const char *)weight->data + from * weight->panel_bytes;
+            size_t apart = (to - from) / n_streams * weight->panel_bytes;
+            return (sl_read_ahead){.at = at,
+                                   .end = at + SL_MIN(apart, AHEAD_BYTES / n_streams),
+                                   .apart = apart,
+                                   .n_streams = (int)n_streams};
+        }
+        first += weight->n_panels;
+    }
+    return (sl_read_ahead){0};
+}
+
+bool sl_read_ahead_some(void *user)
+{
+    sl_read_ahead *ahead = user;
+    if (ahead->at >= ahead->end)
+        return false;
+    for (int s = 0; s < ahead->n_streams; s++)
+        __builtin_prefetch(ahead->at + (size_t)s * ahead->apart, 0, 2);
+    ahead->at += LINE_BYTES;
+    return true;
+}
