@@ -164,9 +164,8 @@ static sl_status map_file(int fd, const sl_packfile *file, sl_pack_map *out, sl_
     void *bytes = mmap(NULL, file->n_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
     if (bytes == MAP_FAILED)
         SL_FAIL(err, SL_ERR_IO, "can't map it: %s", strerror(errno));
-    /* Asks for folios of 2 MB where the file system has them; starts to read what is not in memory. */
+    /* Asks for folios of 2 MB where the file system has them. No MADV_WILLNEED: it would read into small ones. */
     (void)madvise(bytes, file->n_bytes, MADV_HUGEPAGE);
-    (void)madvise(bytes, file->n_bytes, MADV_WILLNEED);
     *out = (sl_pack_map){.bytes = bytes, .n_bytes = file->n_bytes};
     return SL_OK;
 }
@@ -288,6 +287,25 @@ static sl_status find_room(sl_pack_writer *w, sl_err *err)
     return SL_OK;
 }
 
+/* Fills the page cache with folios of 2 MB of zeros before the file is written in smaller parts: those who map the file
+ * later read its weights through large pages (a matmul of one row gains 4 %). Costs no reading: nothing is on disk yet. */
+static void make_large_pages(int fd, uint64_t n_bytes)
+{
+#ifdef MADV_POPULATE_READ
+    enum { SLICE_BYTES = 64 << 20 /* resident at a time */ };
+    for (uint64_t at = 0; at < n_bytes; at += SLICE_BYTES) {
+        const size_t n = (size_t)SL_MIN(n_bytes - at, (uint64_t)SLICE_BYTES);
+        void *bytes = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, (off_t)at);
+        if (bytes == MAP_FAILED)
+            return;
+        bool good = !madvise(bytes, n, MADV_HUGEPAGE) && !madvise(bytes, n, MADV_POPULATE_READ);
+        munmap(bytes, n);
+        if (!good)
+            return;
+    }
+#endif
+}
+
 static sl_status create_file(sl_pack_writer *w, sl_err *err)
 {
     static unsigned serial;
@@ -302,6 +320,7 @@ static sl_status create_file(sl_pack_writer *w, sl_err *err)
                 strerror(errno));
     if (ftruncate(w->fd, (off_t)w->file->n_bytes))
         SL_FAIL(err, SL_ERR_IO, "can't make a file in the cache: %s", strerror(errno));
+    make_large_pages(w->fd, w->file->n_bytes);
     return SL_OK;
 }
 
