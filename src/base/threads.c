@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "base/threads.h"
 
+#include "base/clock.h"
 #include "base/cpu.h"
 
 #include <errno.h>
@@ -15,8 +16,8 @@
 #include <unistd.h>
 
 enum {
-    SPINS = 1000, /* some 50 µs of pause instructions (140 cycles each since Skylake) before yielding */
-    YIELDS = 200, /* then this many yields before sleeping */
+    SPINS = 1000,        /* some 50 µs of pause instructions (140 cycles each since Skylake) before yielding */
+    YIELD_NS = 1000000, /* of yielding before sleeping; a yield to another program can itself take longer */
     MAX_THREADS = 1024,
 };
 
@@ -29,10 +30,10 @@ struct sl_threads {
     pthread_t *handles; /* n_threads - 1 */
     int n_started;
 
-    _Alignas(64) atomic_uint generation; /* one run each; futex word */
-    atomic_int n_sleeping;
-    _Alignas(64) atomic_int n_arrived; /* at the barrier */
-    _Alignas(64) atomic_uint phase;    /* of the barrier */
+    _Alignas(64) atomic_uint generation; /* one run each; futex word, as is phase */
+    _Alignas(64) atomic_int n_arrived;   /* at the barrier */
+    _Alignas(64) atomic_uint phase;      /* of the barrier */
+    _Alignas(64) atomic_int n_sleeping;  /* on either word */
 };
 
 typedef struct {
@@ -47,6 +48,40 @@ static void pause_once(void)
 #endif
 }
 
+/* Waits until *word is other than seen, which it returns: spins (or does idle work), yields, sleeps. */
+static unsigned wait_change(sl_threads *pool, atomic_uint *word, unsigned seen, sl_idle_fn *idle, void *user)
+{
+    bool busy = idle != NULL && !pool->crowded;
+    int spins = pool->crowded ? 0 : SPINS;
+    int64_t sleep_at = 0;
+    for (;;) {
+        unsigned now = atomic_load_explicit(word, memory_order_acquire);
+        if (now != seen)
+            return now;
+        if (busy) {
+            busy = idle(user);
+        } else if (spins-- > 0) {
+            pause_once();
+        } else if (sleep_at == 0 || sl_clock_ns() < sleep_at) {
+            if (sleep_at == 0)
+                sleep_at = sl_clock_ns() + YIELD_NS;
+            sched_yield();
+        } else {
+            atomic_fetch_add(&pool->n_sleeping, 1);
+            syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+            atomic_fetch_sub(&pool->n_sleeping, 1);
+        }
+    }
+}
+
+/* Sets a word that wait_change waits for. */
+static void change(sl_threads *pool, atomic_uint *word, unsigned value)
+{
+    atomic_store(word, value);
+    if (atomic_load(&pool->n_sleeping) > 0)
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, pool->n_threads, NULL, NULL, 0);
+}
+
 bool sl_threads_arrive(sl_threads *pool, sl_idle_fn *idle, void *user)
 {
     if (pool->n_threads == 1)
@@ -54,16 +89,7 @@ bool sl_threads_arrive(sl_threads *pool, sl_idle_fn *idle, void *user)
     unsigned phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&pool->n_arrived, 1, memory_order_acq_rel) == pool->n_threads - 1)
         return true;
-    int spins = pool->crowded ? 0 : SPINS;
-    bool busy = idle != NULL && !pool->crowded;
-    while (atomic_load_explicit(&pool->phase, memory_order_acquire) == phase) {
-        if (busy)
-            busy = idle(user);
-        else if (spins-- > 0)
-            pause_once();
-        else
-            sched_yield();
-    }
+    (void)wait_change(pool, &pool->phase, phase, idle, user);
     return false;
 }
 
@@ -71,35 +97,14 @@ void sl_threads_release(sl_threads *pool)
 {
     if (pool->n_threads == 1)
         return;
-    unsigned phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
     atomic_store_explicit(&pool->n_arrived, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->phase, phase + 1, memory_order_release);
+    change(pool, &pool->phase, atomic_load_explicit(&pool->phase, memory_order_relaxed) + 1);
 }
 
 void sl_threads_barrier(sl_threads *pool)
 {
     if (sl_threads_arrive(pool, NULL, NULL))
         sl_threads_release(pool);
-}
-
-/* Waits for a generation other than seen: spin, yield, sleep. */
-static unsigned wait_generation(sl_threads *pool, unsigned seen)
-{
-    int spins = pool->crowded ? 0 : SPINS, yields = YIELDS;
-    for (;;) {
-        unsigned now = atomic_load_explicit(&pool->generation, memory_order_acquire);
-        if (now != seen)
-            return now;
-        if (spins-- > 0) {
-            pause_once();
-        } else if (yields-- > 0) {
-            sched_yield();
-        } else {
-            atomic_fetch_add(&pool->n_sleeping, 1);
-            syscall(SYS_futex, &pool->generation, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-            atomic_fetch_sub(&pool->n_sleeping, 1);
-        }
-    }
 }
 
 static void *worker_main(void *arg)
@@ -109,7 +114,7 @@ static void *worker_main(void *arg)
     sl_threads *pool = start.pool;
     unsigned seen = 0;
     for (;;) {
-        seen = wait_generation(pool, seen);
+        seen = wait_change(pool, &pool->generation, seen, NULL, NULL);
         if (pool->stop)
             return NULL;
         pool->fn(pool->user, start.index, pool->n_threads);
@@ -119,9 +124,7 @@ static void *worker_main(void *arg)
 
 static void begin_generation(sl_threads *pool)
 {
-    atomic_fetch_add(&pool->generation, 1);
-    if (atomic_load(&pool->n_sleeping) > 0)
-        syscall(SYS_futex, &pool->generation, FUTEX_WAKE_PRIVATE, pool->n_threads, NULL, NULL, 0);
+    change(pool, &pool->generation, atomic_load_explicit(&pool->generation, memory_order_relaxed) + 1);
 }
 
 static sl_status start_workers(sl_threads *pool, sl_err *err)

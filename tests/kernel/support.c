@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "support.h"
 
 #include "base/clock.h"
@@ -6,8 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-enum { GUARD_BYTES = 128, GUARD = 0xa5 };
+enum { GUARD_BYTES = 128, GUARD = 0xa5, ALIGNMENT = 64 };
 
 static uint64_t state;
 
@@ -46,23 +49,53 @@ static void *must(void *p)
     return p;
 }
 
+static size_t page_bytes(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Bytes that can be touched of the pages that hold n_bytes behind GUARD_BYTES, at any offset from 64. */
+static size_t open_bytes(size_t n_bytes)
+{
+    return (n_bytes + GUARD_BYTES + 2 * ALIGNMENT + page_bytes() - 1) / page_bytes() * page_bytes();
+}
+
+/* The last start, offset_bytes off the alignment, from which n_bytes still lie before a page that can't be touched. */
+static unsigned char *edge_alloc(size_t n_bytes, size_t offset_bytes)
+{
+    size_t n_open = open_bytes(n_bytes);
+    unsigned char *pages = mmap(NULL, n_open + page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pages == MAP_FAILED || mprotect(pages + n_open, page_bytes(), PROT_NONE))
+        must(NULL);
+    memset(pages, GUARD, n_open);
+    return pages + (n_open - n_bytes - offset_bytes) / ALIGNMENT * ALIGNMENT + offset_bytes;
+}
+
+static unsigned char *edge_of(const unsigned char *data, size_t n_bytes)
+{
+    uintptr_t last = (uintptr_t)data + n_bytes;
+    return (unsigned char *)(uintptr_t)data + ((last + page_bytes() - 1) / page_bytes() * page_bytes() - (uintptr_t)data);
+}
+
+static void edge_free(const unsigned char *data, size_t n_bytes)
+{
+    munmap(edge_of(data, n_bytes) - open_bytes(n_bytes), open_bytes(n_bytes) + page_bytes());
+}
+
 guarded guarded_alloc(size_t n_bytes, size_t offset_bytes)
 {
-    size_t total = (n_bytes + offset_bytes + 2 * GUARD_BYTES + 63) / 64 * 64;
-    guarded g = {must(aligned_alloc(64, total)), n_bytes, offset_bytes, NULL};
-    memset(g.block, GUARD, total);
-    g.data = g.block + GUARD_BYTES + offset_bytes;
-    return g;
+    return (guarded){edge_alloc(n_bytes, offset_bytes), n_bytes};
 }
 
 bool guarded_free(guarded *g)
 {
     bool intact = true;
-    for (size_t i = 0; i < GUARD_BYTES; i++) {
-        intact &= g->block[i + g->offset] == GUARD;
-        intact &= g->block[GUARD_BYTES + g->offset + g->n_bytes + i] == GUARD;
-    }
-    free(g->block);
+    unsigned char *data = g->data;
+    for (const unsigned char *p = data - GUARD_BYTES; p < data; p++)
+        intact &= *p == GUARD;
+    for (const unsigned char *p = data + g->n_bytes; p < edge_of(data, g->n_bytes); p++)
+        intact &= *p == GUARD;
+    edge_free(data, g->n_bytes);
     return intact;
 }
 
@@ -171,7 +204,7 @@ sl_weight weight_from(sl_level level, sl_type type, const void *source, size_t n
     }
     weight.data = source;
     if (weight.layout != SL_LAYOUT_SOURCE) {
-        void *data = must(aligned_alloc(64, (sl_weight_packed_bytes(&weight) + 63) / 64 * 64));
+        void *data = edge_alloc(sl_weight_packed_bytes(&weight), 0);
         /* In two parts, the second first: panels are independent. */
         sl_weight_pack(&weight, source, data, weight.n_panels / 2, weight.n_panels);
         sl_weight_pack(&weight, source, data, 0, weight.n_panels / 2);
@@ -183,7 +216,7 @@ sl_weight weight_from(sl_level level, sl_type type, const void *source, size_t n
 void weight_free(sl_weight *weight)
 {
     if (weight->layout != SL_LAYOUT_SOURCE)
-        free((void *)(uintptr_t)weight->data);
+        edge_free(weight->data, sl_weight_packed_bytes(weight));
     weight->data = NULL;
 }
 

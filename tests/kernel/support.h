@@ -11,11 +11,11 @@ uint32_t random_below(uint32_t n);
 /* Uniform in [-1, 1). */
 float random_float(void);
 
-/* Memory with guard bytes on both sides; offset_bytes moves the start off its 64-byte alignment. */
+/* Memory with guard bytes before it, and less than 64 behind it before a page that can't be touched; offset_bytes (a part of
+ * 64) moves the start off its 64-byte alignment. */
 typedef struct guarded {
-    unsigned char *block;
-    size_t n_bytes, offset;
     void *data;
+    size_t n_bytes;
 } guarded;
 guarded guarded_alloc(size_t n_bytes, size_t offset_bytes);
 /* True when no guard byte changed; frees the memory. */

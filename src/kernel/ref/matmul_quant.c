@@ -313,6 +313,7 @@ SL_INLINE void add_group(const group *g, const rows *in, size_t index, float (*a
         add_scaled(acc, second, g->m, in, index, n_rows);
     }
     if (kind == FORM_MINIMUMS) {
+#pragma GCC unroll 12
         for (int r = 0; r < n_rows; r++) {
             const int16_t *sums = in->half_sum + r * in->s_stride * 2 + 2 * index;
             for (int l = 0; l < LANES; l++)
