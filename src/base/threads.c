@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 enum {
-    SPINS = 1000,        /* some 50 µs of pause instructions (140 cycles each since Skylake) before yielding */
+    SPINS = 1000,       /* some 50 µs of pause instructions (140 cycles each since Skylake) before yielding */
     YIELD_NS = 1000000, /* of yielding before sleeping; a yield to another program can itself take longer */
     MAX_THREADS = 1024,
 };

@@ -313,13 +313,13 @@ double sl_cost_with_margin(const sl_cost *cost, double limit_us)
 }
 
 uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_left,
-                             uint32_t most, double limit_us)
+                             uint32_t n_wanted, uint32_t most, double limit_us)
 {
     uint32_t low = 0, high = SL_MIN(n_left, most);
     while (low < high) {
         uint32_t n = low + (high - low + 1) / 2;
         sl_step_work with = *work;
-        sl_cost_add(cost, &with, position, n, n == n_left);
+        sl_cost_add(cost, &with, position, n, sl_cost_wanted(n, n_left, n_wanted));
         if (sl_cost_predict_us(cost, &with) <= limit_us)
             low = n;
         else
@@ -328,7 +328,7 @@ uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint
     return low;
 }
 
-double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_rows, uint32_t chunk)
+double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_rows, uint32_t n_wanted, uint32_t chunk)
 {
     if (n_rows == 0)
         return 0;
@@ -337,13 +337,14 @@ double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_row
     double us = 0;
     if (n_whole > 0) {
         sl_step_work all = {0}, one = {.n_rows = chunk};
-        sl_cost_add(cost, &all, position, n_whole * chunk, 0);
+        sl_cost_add(cost, &all, position, n_whole * chunk, sl_cost_wanted(n_whole * chunk, n_rows, n_wanted));
+        one.n_wanted = all.n_wanted / n_whole;
         one.row_positions = all.row_positions / n_whole;
         one.tile_positions = all.tile_positions / n_whole;
         us = n_whole * sl_cost_predict_us(cost, &one);
     }
     sl_step_work last = {0};
-    sl_cost_add(cost, &last, position + n_whole * chunk, rest, 1);
+    sl_cost_add(cost, &last, position + n_whole * chunk, rest, sl_cost_wanted(rest, rest, n_wanted));
     return us + sl_cost_predict_us(cost, &last);
 }
 

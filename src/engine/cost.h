@@ -61,13 +61,22 @@ double sl_cost_doubt(const sl_cost *cost, const sl_step_work *work);
 /* Time that a prediction may come to when limit_us must hold in nearly all cases: three times the usual error less. */
 double sl_cost_with_margin(const sl_cost *cost, double limit_us);
 
-/* Most rows n <= most of a prompt at position that can be added to *work with the step within limit_us. The last of the
- * prompt's rows is wanted: n_wanted is 1 when n == n_left. 0 when not even one row fits. */
-uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_left,
-                             uint32_t most, double limit_us);
+/* Of the first n of a prompt's n_left rows those whose logits are computed, which are its last n_wanted: all of them for
+ * its log-probabilities, else 1 or, with the same meaning, 0. */
+static inline uint32_t sl_cost_wanted(uint32_t n, uint32_t n_left, uint32_t n_wanted)
+{
+    uint32_t n_before = n_left - SL_MIN(SL_MAX(n_wanted, 1), n_left);
+    return n > n_before ? n - n_before : 0;
+}
 
-/* Time to compute the prompt rows [position, position + n_rows) alone, in steps of chunk rows. */
-double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_rows, uint32_t chunk);
+/* Most rows n <= most of a prompt at position that can be added to *work with the step within limit_us; n_wanted of its
+ * n_left rows as above. 0 when not even one fits. */
+uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_left,
+                             uint32_t n_wanted, uint32_t most, double limit_us);
+
+/* Time to compute the prompt rows [position, position + n_rows) alone, the last n_wanted with logits (0 as 1), in steps of
+ * chunk rows. */
+double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_rows, uint32_t n_wanted, uint32_t chunk);
 
 enum { SL_COST_TEXT_BYTES = 2048 };
 

@@ -81,7 +81,8 @@ static sl_forecast_slot take_slots(forecast *f, uint32_t rank)
                              .rank = rank,
                              .n_choices = count_choices(task),
                              .n_done = task->n_done,
-                             .n_left = SL_MAX(task->n_left, 1)};
+                             .n_left = SL_MAX(task->n_left, 1),
+                             .n_wanted = task->n_wanted};
     f->n_taken += slot.n_choices;
     SL_ASSERT(f->n_taken <= f->schedule->options.n_slots);
     return slot;
@@ -176,14 +177,14 @@ static uint32_t find_rows(const forecast *f, const sl_step_work *work, const sl_
     sl_step_work whole = *work;
     *position = p->n_done;
     if (p->n_left <= room) {
-        sl_cost_add(f->cost, &whole, p->n_done, p->n_left, 1);
+        sl_cost_add(f->cost, &whole, p->n_done, p->n_left, sl_cost_wanted(p->n_left, p->n_left, p->n_wanted));
         if (sl_cost_predict_us(f->cost, &whole) <= limit_us)
             return p->n_left;
     }
     if (limit_us == INFINITY)
         return room;
     *position += SL_MIN(p->n_left, (uint32_t)STRETCH) / 2;
-    return sl_cost_rows_within(f->cost, work, *position, p->n_left, SL_MIN(room, p->n_left), limit_us);
+    return sl_cost_rows_within(f->cost, work, *position, p->n_left, p->n_wanted, SL_MIN(room, p->n_left), limit_us);
 }
 
 /* Sets the prompts' rows of the next step; returns its work. Where nothing fits, the steps that pass until a prompt gets a
@@ -200,14 +201,14 @@ static sl_step_work plan_step(forecast *f)
         p->n_rows = find_rows(f, &work, p, limit_us, &position);
         if (p->n_rows == 0)
             break;
-        sl_cost_add(f->cost, &work, position, p->n_rows, p->n_rows == p->n_left);
+        sl_cost_add(f->cost, &work, position, p->n_rows, sl_cost_wanted(p->n_rows, p->n_left, p->n_wanted));
     }
     if (f->n_prompts > 0 && f->prompts[0].n_rows == 0) {
         sl_forecast_slot *p = &f->prompts[0];
         f->us += f->schedule->options.ageing_turn * sl_cost_predict_us(f->cost, &work);
         f->n_steps += f->schedule->options.ageing_turn;
         p->n_rows = SL_MIN(p->n_left, (uint32_t)SL_KV_BLOCK);
-        sl_cost_add(f->cost, &work, p->n_done, p->n_rows, p->n_rows == p->n_left);
+        sl_cost_add(f->cost, &work, p->n_done, p->n_rows, sl_cost_wanted(p->n_rows, p->n_left, p->n_wanted));
     }
     return work;
 }

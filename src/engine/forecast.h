@@ -18,6 +18,7 @@ typedef struct sl_forecast_slot {
     uint32_t index, rank;    /* of the task, and its place in the order */
     uint32_t n_choices;      /* slots that it takes */
     uint32_t n_done, n_left; /* of its prompt */
+    uint32_t n_wanted;       /* of the last of n_left (sl_cost_wanted) */
     uint32_t n_rows;         /* of the prompt in the step at hand */
     uint64_t end;            /* streams: the step after which they end */
     sl_step_work work;       /* streams: one row of each */

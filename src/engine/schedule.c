@@ -160,7 +160,7 @@ static double slowdown(const sl_schedule *schedule, const sl_cost *cost, const s
 /* Time of the task's own work, were it alone. */
 static double prefill_us(const sl_schedule *schedule, const sl_cost *cost, const sl_task *task)
 {
-    return sl_cost_prefill_us(cost, task->n_done, task->n_left, schedule->options.max_rows);
+    return sl_cost_prefill_us(cost, task->n_done, task->n_left, task->n_wanted, schedule->options.max_rows);
 }
 
 /* Moore and Hodgson's rule. order[0..n): not decoding. What has a higher priority is done before, with a deadline or not. */
@@ -301,7 +301,7 @@ static uint32_t fitting_rows(const sl_schedule *schedule, const sl_cost *cost, c
     uint32_t room = schedule->options.max_rows - work->n_rows;
     if (limit_us == INFINITY)
         return SL_MIN(task->n_left, room);
-    return sl_cost_rows_within(cost, work, task->n_done, task->n_left, room, limit_us);
+    return sl_cost_rows_within(cost, work, task->n_done, task->n_left, task->n_wanted, room, limit_us);
 }
 
 static void grant_rows(const sl_cost *cost, sl_task *tasks, uint32_t index, uint32_t n_rows, sl_step_work *work,
@@ -310,7 +310,7 @@ static void grant_rows(const sl_cost *cost, sl_task *tasks, uint32_t index, uint
     sl_task *task = &tasks[index];
     task->n_rows = grant ? grant(user, index, n_rows) : n_rows;
     if (task->n_rows > 0)
-        sl_cost_add(cost, work, task->n_done, task->n_rows, task->n_rows == task->n_left);
+        sl_cost_add(cost, work, task->n_done, task->n_rows, sl_cost_wanted(task->n_rows, task->n_left, task->n_wanted));
 }
 
 double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *tasks, uint32_t n, const uint32_t *order,

@@ -84,6 +84,7 @@ typedef struct sl_task {
     int64_t ttft_target_us, itl_target_us; /* 0 = none */
     uint32_t n_done, n_left; /* positions whose KV is there; that are still to be computed for its next token */
     uint32_t n_generated;
+    uint32_t n_wanted;      /* of the last of n_left: their logits are computed; 0 = 1 */
     uint32_t n_choices;     /* sequences it becomes when its prompt is computed; 0 = 1 */
     uint32_t n_to_come;     /* tokens that each is expected to generate still */
     uint32_t n_preemptions; /* so far */

@@ -158,10 +158,8 @@ static void admit(sl_engine *e, int64_t now_us)
 
 static bool is_scored(const sl_sequence *s, uint32_t position)
 {
-    if (s->pooled)
-        return false;
     /* the log-probability of a prompt's token needs one before it, a scoring callback also wants the last logits */
-    return position >= s->n_scored && position + !s->request.on_logits < s->request.n_prompt;
+    return !s->pooled && position >= s->n_scored && position + !s->request.on_logits < s->request.n_prompt;
 }
 
 static bool is_wanted(const sl_sequence *s, uint32_t position)
@@ -185,13 +183,25 @@ static void plan_rows(sl_engine *e, sl_sequence *s, uint32_t most, uint32_t *n_w
         e->members[e->n_seqs++] = s;
 }
 
-/* Goes on over what others have cached meanwhile; false when it is better to wait a step for what one of this step's
- * members is about to compute. */
-static bool needs_rows(sl_engine *e, sl_sequence *s)
+/* Prompts that run go on over what others have cached meanwhile. */
+static void find_cached(sl_engine *e)
 {
-    uint32_t n_found = sl_kv_match(&e->kv, s);
-    if (s->n_preemptions == 0)
-        s->n_cached += n_found;
+    sl_tasks *t = &e->tasks;
+    for (uint32_t i = 0; i < t->n; i++) {
+        sl_sequence *s = t->sequences[i];
+        if (!t->tasks[i].running || !sl_sequence_prefills(s))
+            continue;
+        uint32_t n_found = sl_kv_match(&e->kv, s);
+        if (s->n_preemptions == 0)
+            s->n_cached += n_found;
+        if (n_found > 0)
+            sl_tasks_update(t, i);
+    }
+}
+
+/* False when it is better to wait a step for what one of this step's members is about to compute. */
+static bool needs_rows(sl_engine *e, const sl_sequence *s)
+{
     for (uint32_t i = 0; i < e->n_seqs; i++)
         if (sl_kv_makes_next(&e->kv, e->members[i], s))
             return false;
@@ -263,6 +273,7 @@ static void batch(sl_engine *e, int64_t now_us)
     e->n_seqs = e->n_wanted = 0;
     for (sl_sequence *s = e->running; s; s = s->next)
         s->n_planned = 0;
+    find_cached(e);
     sl_schedule_share(&t->schedule, &t->cost, t->tasks, t->n, t->order, now_us, grant, e);
     lay_rows(e);
 }

@@ -79,6 +79,21 @@ static uint32_t count_choices(const sl_sequence *s)
     return n;
 }
 
+/* Rows whose logits are computed: the last ones, if the prompt is scored; else the last alone. */
+static uint32_t count_wanted(const sl_sequence *s)
+{
+    uint32_t from = SL_MAX(s->n_scored, s->n_done);
+    return s->pooled || from >= s->request.n_prompt ? 1 : s->n_tokens - from;
+}
+
+void sl_tasks_update(sl_tasks *t, uint32_t i)
+{
+    const sl_sequence *s = t->sequences[i];
+    t->tasks[i].n_done = s->n_done;
+    t->tasks[i].n_left = s->n_tokens - s->n_done;
+    t->tasks[i].n_wanted = count_wanted(s);
+}
+
 static void add_task(sl_tasks *t, sl_sequence *s, bool running)
 {
     const sl_request *r = &s->request;
@@ -90,14 +105,13 @@ static void add_task(sl_tasks *t, sl_sequence *s, bool running)
                                .last_us = s->last_us,
                                .ttft_target_us = r->ttft_target_us,
                                .itl_target_us = r->itl_target_us,
-                               .n_done = s->n_done,
-                               .n_left = s->n_tokens - s->n_done,
                                .n_generated = s->n_generated,
                                .n_choices = count_choices(s),
                                .n_to_come = r->max_tokens - s->n_generated,
                                .n_preemptions = s->n_preemptions,
                                .running = running};
-    t->sequences[t->n++] = s;
+    t->sequences[t->n] = s;
+    sl_tasks_update(t, t->n++);
 }
 
 void sl_tasks_gather(sl_tasks *t, sl_sequence *running, sl_sequence *waiting, sl_sequence *extra, int64_t now_us)

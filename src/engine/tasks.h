@@ -32,6 +32,9 @@ void sl_tasks_leave(sl_tasks *tasks, const sl_sequence *sequence);
 /* Makes tasks of all sequences and their order. extra (may be NULL): one more, which only waits. */
 void sl_tasks_gather(sl_tasks *tasks, sl_sequence *running, sl_sequence *waiting, sl_sequence *extra, int64_t now_us);
 
+/* Task i again, after its sequence got on without being computed: it found a prefix. */
+void sl_tasks_update(sl_tasks *tasks, uint32_t i);
+
 /* Sets n_to_come of the gathered tasks to the tokens that answers are expected to have still: each draw of a token ends an
  * answer that has stop tokens as often as draws have done lately. Until then it is the most that they may have. */
 void sl_tasks_expect(sl_tasks *tasks);

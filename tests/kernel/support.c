@@ -64,7 +64,8 @@ static size_t open_bytes(size_t n_bytes)
 static unsigned char *edge_alloc(size_t n_bytes, size_t offset_bytes)
 {
     size_t n_open = open_bytes(n_bytes);
-    unsigned char *pages = mmap(NULL, n_open + page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char *pages =
+        mmap(NULL, n_open + page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (pages == MAP_FAILED || mprotect(pages + n_open, page_bytes(), PROT_NONE))
         must(NULL);
     memset(pages, GUARD, n_open);
@@ -74,7 +75,8 @@ static unsigned char *edge_alloc(size_t n_bytes, size_t offset_bytes)
 static unsigned char *edge_of(const unsigned char *data, size_t n_bytes)
 {
     uintptr_t last = (uintptr_t)data + n_bytes;
-    return (unsigned char *)(uintptr_t)data + ((last + page_bytes() - 1) / page_bytes() * page_bytes() - (uintptr_t)data);
+    return (unsigned char *)(uintptr_t)data +
+           ((last + page_bytes() - 1) / page_bytes() * page_bytes() - (uintptr_t)data);
 }
 
 static void edge_free(const unsigned char *data, size_t n_bytes)

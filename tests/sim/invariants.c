@@ -75,25 +75,47 @@ static bool outranks(const sl_sequence *a, const sl_sequence *b)
     return a->id != b->id ? a->id < b->id : a->choice < b->choice;
 }
 
+/* A step beside streams without ITL targets is, by the cost model as it was before the step, within the prompts' factor of
+ * what a row for each running task takes and of twice what the model doubts that, but for the block that a prompt gets now
+ * and then. What waits after having run may have run until the blocks were given out. */
+static void check_limit(const sl_engine *e, const sl_cost *cost, uint32_t n_rows, uint32_t n_streams)
+{
+    const sl_tasks *t = &e->tasks;
+    sl_step_work all = {0};
+    uint32_t n_prompts = 0;
+    for (uint32_t i = 0; i < t->n; i++) {
+        const sl_task *task = &t->tasks[i];
+        const bool decodes = task->n_generated > 0 && task->n_left == 1;
+        if (task->itl_target_us > 0)
+            return;
+        if (task->running || t->sequences[i]->preempted) {
+            sl_cost_add(cost, &all, decodes ? task->n_done : 0, 1, 1);
+            n_prompts += !decodes;
+        }
+    }
+    double limit_us = pow(ITL_FACTOR, n_prompts > 1 ? n_prompts : 1) * sl_cost_predict_us(cost, &all) *
+                      (1 + 2 * sl_cost_doubt(cost, &all));
+    if (n_streams > 0 && n_rows > n_streams + SL_KV_BLOCK &&
+        (double)e->statistics.last_predicted_us > 1.001 * limit_us + 1)
+        violation("a step of %u rows beside %u streams, %u prompts: %.0f us, at most %.0f meant", n_rows, n_streams,
+                  n_prompts, (double)e->statistics.last_predicted_us, limit_us);
+}
+
 /* The last step's order of tasks, and what it gave them. */
-static void check_order(const sl_engine *e)
+static void check_order(const sl_engine *e, const sl_cost *before)
 {
     const sl_tasks *t = &e->tasks;
     const sl_task *last = NULL;
-    bool decodes = false;
-    uint32_t n_rows = 0, n_streams = 0, n_running = 0, n_prompts = 0, n_ageing = 0;
+    uint32_t n_rows = 0, n_streams = 0, n_ageing = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         const sl_task *task = &t->tasks[t->order[i]];
         n_rows += task->n_rows;
-        n_running += task->running;
         if (task->n_generated > 0 && task->n_left == 1) { /* it decodes, or did until it was pushed out just now */
-            decodes |= task->n_rows > 0;
             n_streams += task->n_rows;
             if (task->n_rows > 0 && !task->running)
                 violation("request %llu was pushed out and has rows", (unsigned long long)task->id);
             continue;
         }
-        n_prompts += task->running;
         if (task->n_rows > 0 && !task->running)
             violation("request %llu waits and has rows", (unsigned long long)task->id);
         if (task->ageing && (last || n_ageing++ > 0))
@@ -106,17 +128,7 @@ static void check_order(const sl_engine *e)
                       (unsigned long long)task->id);
         last = task;
     }
-    /* A step beside streams is within the prompts' factor by the cost model, but for the block that a prompt gets now and
-     * then; twice that, since the model has learned from the step meanwhile. ITL targets allow more, where they are given. */
-    bool targets = false;
-    sl_step_work streams = {.n_rows = n_running, .n_wanted = n_running};
-    for (uint32_t i = 0; i < t->n; i++)
-        targets |= t->tasks[i].itl_target_us > 0;
-    if (decodes && !targets && e->statistics.n_steps > 200 && n_rows > n_streams + SL_KV_BLOCK &&
-        (double)e->statistics.last_predicted_us >
-            2 * pow(ITL_FACTOR, n_prompts > 1 ? n_prompts : 1) * sl_cost_predict_us(&t->cost, &streams))
-        violation("a step of %u rows beside %u streams, %u prompts: %.0f us, %.0f to decode", n_rows, n_streams,
-                  n_prompts, (double)e->statistics.last_predicted_us, sl_cost_predict_us(&t->cost, &streams));
+    check_limit(e, before, n_rows, n_streams);
     if (t->schedule.dry > AGEING_TURN + 1)
         violation("no prompt was offered rows for %u steps", t->schedule.dry);
 }
@@ -245,11 +257,11 @@ static void check_statistics(const sl_engine *e)
         violation("%u blocks used, %u by the statistics", n_used, s.n_blocks_used);
 }
 
-void check_engine(const sl_engine *e)
+void check_engine(const sl_engine *e, const sl_cost *before)
 {
     check_queues(e);
     check_statistics(e);
-    check_order(e);
+    check_order(e, before);
     check_victims(e);
     for (int g = 0; g < e->model.plan->n_groups; g++)
         check_blocks(e, g);
@@ -260,7 +272,7 @@ void check_engine(const sl_engine *e)
 
 void check_idle(const sl_engine *e)
 {
-    check_engine(e);
+    check_engine(e, &e->tasks.cost);
     check_tree(e);
     if (e->running || e->waiting || e->n_running)
         violation("work is left");

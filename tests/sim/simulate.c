@@ -18,8 +18,12 @@ typedef struct totals {
 static uint64_t simulate(uint64_t seed, uint32_t n_requests, totals *sum)
 {
     workload *w = workload_open(seed, n_requests);
-    while (workload_step(w))
-        check_engine(workload_engine(w));
+    for (;;) {
+        const sl_cost before = workload_engine(w)->tasks.cost;
+        if (!workload_step(w))
+            break;
+        check_engine(workload_engine(w), &before);
+    }
     sl_engine_statistics s;
     sl_engine_stats(workload_engine(w), &s);
     const fake_counts *counts = fake_backend_counts(workload_engine(w)->context);

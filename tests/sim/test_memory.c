@@ -40,8 +40,9 @@ static bool step(sl_engine *e)
     static uint32_t n_idle;
     bool busy;
     sl_err err;
+    const sl_cost before = e->tasks.cost;
     require(sl_engine_step(e, fake_now_us, &busy, &err), &err);
-    check_engine(e);
+    check_engine(e, &before);
     const fake_counts *counts = fake_backend_counts(e->context);
     if (counts->n_wrong > 0)
         fail_msg("%s", counts->first_wrong);

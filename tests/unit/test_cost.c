@@ -183,22 +183,29 @@ static void test_rows_within(void **state)
         sl_step_work work = random_work(&cost), with = work, over = work;
         uint32_t position = (uint32_t)(uniform() * 1000), left = 1 + (uint32_t)(uniform() * 400), most = 300;
         double limit = sl_cost_predict_us(&cost, &work) * (1 + uniform());
-        uint32_t n = sl_cost_rows_within(&cost, &work, position, left, most, limit);
+        uint32_t wanted = i % 2 ? (uint32_t)(uniform() * 500) : 0;
+        uint32_t n = sl_cost_rows_within(&cost, &work, position, left, wanted, most, limit);
         assert_true(n <= left && n <= most);
-        sl_cost_add(&cost, &with, position, n, n == left);
-        sl_cost_add(&cost, &over, position, n + 1, n + 1 == left);
+        sl_cost_add(&cost, &with, position, n, sl_cost_wanted(n, left, wanted));
+        sl_cost_add(&cost, &over, position, n + 1, sl_cost_wanted(n + 1, left, wanted));
         assert_true(n == 0 || sl_cost_predict_us(&cost, &with) <= limit);
         assert_true(n == left || n == most || sl_cost_predict_us(&cost, &over) > limit);
     }
     /* Chunks added up are the same as the chunks. */
-    double sum = 0;
-    for (uint32_t at = 0; at < 1000; at += 128) {
-        sl_step_work work = {0};
-        uint32_t n = SL_MIN(128, 1000 - at);
-        sl_cost_add(&cost, &work, 30 + at, n, at + n == 1000);
-        sum += sl_cost_predict_us(&cost, &work);
+    for (uint32_t wanted = 0; wanted <= 1000; wanted += 1000) {
+        double sum = 0;
+        for (uint32_t at = 0; at < 1000; at += 128) {
+            sl_step_work work = {0};
+            uint32_t n = SL_MIN(128, 1000 - at);
+            sl_cost_add(&cost, &work, 30 + at, n, wanted ? n : at + n == 1000);
+            sum += sl_cost_predict_us(&cost, &work);
+        }
+        assert_true(fabs(sl_cost_prefill_us(&cost, 30, 1000, wanted, 128) / sum - 1) < 1e-3);
     }
-    assert_true(fabs(sl_cost_prefill_us(&cost, 30, 1000, 128) / sum - 1) < 1e-3);
+    assert_int_equal(sl_cost_wanted(7, 10, 0), 0);
+    assert_int_equal(sl_cost_wanted(10, 10, 0), 1);
+    assert_int_equal(sl_cost_wanted(7, 10, 5), 2);
+    assert_int_equal(sl_cost_wanted(7, 10, 12), 7);
 }
 
 static void test_text(void **state)

@@ -539,7 +539,7 @@ static void test_forecast_of_prompts(void **state)
     expect_wait(&s, 1, 0, both);
     s.n = 1; /* alone, in chunks */
     s.tasks[0].n_left = 1024;
-    expect_wait(&s, 0, 0, sl_cost_prefill_us(&s.cost, 0, 1024, 512));
+    expect_wait(&s, 0, 0, sl_cost_prefill_us(&s.cost, 0, 1024, 1, 512));
     s.tasks[0].n_left = 1;
     s.tasks[0].running = false;
     s.schedule.options.batching = SL_BATCHING_DYNAMIC; /* it arrived at 0 */
