@@ -152,10 +152,11 @@ static sl_status run(const sl_args *args, sl_err *err)
                    .max_wait_us = (int64_t)(sl_args_real(args, "max-wait") * 1000),
                    .chunk = (uint32_t)sl_args_uint(args, "chunk"),
                    .n_sequences = (uint32_t)sl_args_uint(args, "parallel"),
+                   .full_chunks = sl_args_flag(args, "first-come"),
                    .no_prefix_cache = sl_args_flag(args, "no-prefix-cache")},
         .options = {.ttft_target_us = (int64_t)(sl_args_real(args, "ttft-target") * 1000),
                     .itl_target_us = (int64_t)(sl_args_real(args, "itl-target") * 1000),
-                    .hide_targets = sl_args_flag(args, "hide-targets"),
+                    .hide_targets = sl_args_flag(args, "hide-targets") || sl_args_flag(args, "first-come"),
                     .stop = interrupted},
     };
     const char *word = sl_args_text(args, "trace");
@@ -252,7 +253,13 @@ static const sl_option options[] = {
     TARGET("itl-target", "the same: 99% of the gaps between a request's tokens within MS"),
     {.name = "hide-targets",
      .kind = SL_OPTION_FLAG,
-     .help = "count goodput by the targets without telling the engine, which then serves who comes first"},
+     .help =
+         "count goodput by the targets without telling the engine, which then serves who comes first but still keeps "
+         "prompts from holding up streams"},
+    {.name = "first-come",
+     .kind = SL_OPTION_FLAG,
+     .help = "as --hide-targets, and prompts are computed in full chunks (--chunk): first come, first served as other "
+             "engines have it"},
     SL_OPTS_THREADS,
     SL_OPT_LEVEL,
     SL_OPTS_CACHE,

@@ -39,6 +39,8 @@ typedef struct sl_engine_options {
     sl_batching batching;
     int64_t max_wait_us; /* SL_BATCHING_DYNAMIC: a batch that is not full begins after so long */
     int64_t ageing_us;   /* who has waited longer gets turns before all others (engine/schedule.h); 0 = 30 s */
+    bool
+        full_chunks; /* prompts are computed in full chunks whatever decodes beside them: how others do it, to compare */
     const sl_cost *cost; /* what was learned before of this machine and model, copied; NULL or of another = the prior */
 } sl_engine_options;
 

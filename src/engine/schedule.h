@@ -60,7 +60,8 @@ typedef struct sl_schedule_options {
     uint32_t max_rows;    /* of a step */
     int64_t ageing_us;    /* waiting longer than this is overdue */
     uint32_t ageing_turn; /* steps with prompts between two turns of overdue tasks */
-    /* Streams without an ITL target: a step with one prompt takes at most this many times a decoding one; above 1 */
+    /* Streams without an ITL target: a step with one prompt takes at most this many times a decoding one; above 1,
+     * INFINITY: no limit */
     double itl_factor;
     uint32_t most_preemptions; /* of one sequence, before it goes ahead of all that were pre-empted less often */
 } sl_schedule_options;

@@ -82,6 +82,12 @@ class Throughput(harness.Case):
         hidden = self.report("-n", 4, "--ttft-target", 1e6, "--itl-target", 1e6, "--hide-targets")
         self.assertEqual(hidden["goodput"]["good"], 4)  # they still count
 
+    def test_first_come(self):
+        scene = ("--trace", "poisson", "--rate", 500, "-n", 24, "--ttft-target", 1e6, "--itl-target", 1e6, "--chunk", 64)
+        first = self.report(*scene, "--first-come")
+        self.assertEqual(first["goodput"]["good"], 24)
+        self.assertEqual(first["generated_tokens"], self.report(*scene)["generated_tokens"])
+
     def test_padding(self):
         static = self.report("--batching", "static", "-n", 8, "--parallel", 4)
         padded = self.report("--batching", "static", "--padding", "-n", 8, "--parallel", 4)
