@@ -307,9 +307,11 @@ double sl_cost_doubt(const sl_cost *cost, const sl_step_work *work)
     return fmax(0, sd - 2 * cost->spread);
 }
 
+static const double RARELY = 4.0 / 3; /* times longer than predicted a step is once in a hundred */
+
 double sl_cost_with_margin(const sl_cost *cost, double limit_us)
 {
-    return limit_us / (1 + 3 * cost->spread);
+    return limit_us / (RARELY * (1 + 3 * cost->spread));
 }
 
 uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_left,

@@ -27,8 +27,8 @@
  * before it need, and one answer's length where all slots are taken.
  *
  * The time of a step with prompts is limited for the sake of the streams that decode beside them:
- *   - a stream with an ITL target must have its token in time: the limit is what is left of the target, less three times
- *     the usual error of the prediction. Targets that not even decoding alone can meet do not count.
+ *   - a stream with an ITL target must have its token in time: the limit is what is left of the target, less the margin
+ *     of sl_cost_with_margin. Targets that not even decoding alone can meet do not count.
  *   - without a target, itl_factor to the power of the number of prompts that run, times a step that decodes all running
  *     sequences. One prompt: the p99 of ITL stays within twice what it is without prompts. (With factor f, prompts get
  *     1 - 1/f of the time; the chunks this allows are large enough that a row costs nearly what it costs in full chunks,
