@@ -510,8 +510,10 @@ int main(int argc, char **argv)
     int compared = 0, skipped = 0;
     bool picked = argc > 1 && strcmp(argv[1], "--picked") == 0;
     check_tables();
-    if (picked)
+    if (picked) {
+        guard_loosely();
         compared = check_picked(&base);
+    }
     for (const line *l = lines; !picked && l->name; l++) {
         if ((cpu & l->isa) == l->isa) {
             check_line(l, &base);

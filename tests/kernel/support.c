@@ -13,6 +13,7 @@
 enum { GUARD_BYTES = 128, GUARD = 0xa5, ALIGNMENT = 64 };
 
 static uint64_t state;
+static size_t slack_bytes;
 
 void seed_random(const char *program)
 {
@@ -49,6 +50,11 @@ static void *must(void *p)
     return p;
 }
 
+void guard_loosely(void)
+{
+    slack_bytes = ALIGNMENT;
+}
+
 static size_t page_bytes(void)
 {
     return (size_t)sysconf(_SC_PAGESIZE);
@@ -57,7 +63,7 @@ static size_t page_bytes(void)
 /* Bytes that can be touched of the pages that hold n_bytes behind GUARD_BYTES, at any offset from 64. */
 static size_t open_bytes(size_t n_bytes)
 {
-    return (n_bytes + GUARD_BYTES + 2 * ALIGNMENT + page_bytes() - 1) / page_bytes() * page_bytes();
+    return (n_bytes + GUARD_BYTES + 3 * ALIGNMENT + page_bytes() - 1) / page_bytes() * page_bytes();
 }
 
 /* The last start, offset_bytes off the alignment, from which n_bytes still lie before a page that can't be touched. */
@@ -69,7 +75,7 @@ static unsigned char *edge_alloc(size_t n_bytes, size_t offset_bytes)
     if (pages == MAP_FAILED || mprotect(pages + n_open, page_bytes(), PROT_NONE))
         must(NULL);
     memset(pages, GUARD, n_open);
-    return pages + (n_open - n_bytes - offset_bytes) / ALIGNMENT * ALIGNMENT + offset_bytes;
+    return pages + (n_open - n_bytes - offset_bytes - slack_bytes) / ALIGNMENT * ALIGNMENT + offset_bytes;
 }
 
 static unsigned char *edge_of(const unsigned char *data, size_t n_bytes)
