@@ -77,24 +77,26 @@ static bool outranks(const sl_sequence *a, const sl_sequence *b)
 
 /* A step beside streams without ITL targets is, by the cost model as it was before the step, within the prompts' factor of
  * what a row for each running task takes and of twice what the model doubts that, but for the block that a prompt gets now
- * and then. What waits after having run may have run until the blocks were given out. */
+ * and then. What waits after having run may have run until the blocks were given out: the limit with it or without. */
 static void check_limit(const sl_engine *e, const sl_cost *cost, uint32_t n_rows, uint32_t n_streams)
 {
     const sl_tasks *t = &e->tasks;
-    sl_step_work all = {0};
+    sl_step_work all = {0}, running = {0};
     uint32_t n_prompts = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         const sl_task *task = &t->tasks[i];
         const bool decodes = task->n_generated > 0 && task->n_left == 1;
         if (task->itl_target_us > 0)
             return;
+        if (task->running)
+            sl_cost_add(cost, &running, decodes ? task->n_done : 0, 1, 1);
         if (task->running || t->sequences[i]->preempted) {
             sl_cost_add(cost, &all, decodes ? task->n_done : 0, 1, 1);
             n_prompts += !decodes;
         }
     }
-    double limit_us = pow(ITL_FACTOR, n_prompts > 1 ? n_prompts : 1) * sl_cost_predict_us(cost, &all) *
-                      (1 + 2 * sl_cost_doubt(cost, &all));
+    double doubt = fmax(sl_cost_doubt(cost, &all), sl_cost_doubt(cost, &running));
+    double limit_us = pow(ITL_FACTOR, n_prompts > 1 ? n_prompts : 1) * sl_cost_predict_us(cost, &all) * (1 + 2 * doubt);
     if (n_streams > 0 && n_rows > n_streams + SL_KV_BLOCK &&
         (double)e->statistics.last_predicted_us > 1.001 * limit_us + 1)
         violation("a step of %u rows beside %u streams, %u prompts: %.0f us, at most %.0f meant", n_rows, n_streams,
