@@ -25,7 +25,7 @@ SL_WARN_UNUSED sl_status sl_threads_pin(sl_threads *pool, sl_err *err);
  * briefly, then yield, then sleep, so an idle pool uses no CPU. */
 void sl_threads_run(sl_threads *pool, sl_threads_fn *fn, void *user);
 
-/* Waits inside a run until every worker has arrived. Spins, but yields when there are more workers than CPUs. */
+/* Waits inside a run until every worker has arrived: as above, without spinning when there are more workers than CPUs. */
 void sl_threads_barrier(sl_threads *pool);
 
 /* What a worker does while it waits: much less than a microsecond of it in each call. False when nothing is left. */

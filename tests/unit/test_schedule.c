@@ -275,6 +275,10 @@ static void test_limit(void **state)
     /* Without a target: 1.8 times a step that decodes both (2 + 1 ms and 2 + 1 positions). */
     double usual = 1.8 * (3000 + 3);
     assert_true(fabs(sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0) - usual) < 1e-6);
+    /* First come, first served as others have it: none. */
+    s.schedule.options.itl_factor = INFINITY;
+    assert_true(isinf(sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0)));
+    s.schedule.options.itl_factor = 1.8;
     /* One that waits changes nothing, each that runs besides is a factor of 1.8 and one more that will decode. */
     sl_task *second = add(&s, 1000);
     assert_true(fabs(sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0) - usual) < 1e-6);
