@@ -102,6 +102,8 @@ MUTATIONS = {
         ("schedule.c", "if (a_spared != b_spared)\n        return a_spared;\n", "")]),
     "slow-crowd": ("many prompts get as little of a step as one", [
         ("schedule.c", "pow(schedule->options.itl_factor, SL_MAX(n_prompts, 1))", "schedule->options.itl_factor")]),
+    "unseen-logits": ("scored prompts count as if their last row alone had logits", [
+        ("tasks.c", "from >= s->request.n_prompt ? 1 : s->n_tokens - from;", "from >= s->request.n_prompt ? 1 : 1;")]),
     "push-nobody": ("nobody makes way for a higher priority", [
         ("schedule.c", "return waiting->priority > running->priority &&", "return false &&")]),
     "push-equals": ("who has the same priority is pushed out", [
