@@ -35,7 +35,7 @@ static sl_status read_file(const sl_args *args, const char *path, sl_trace **out
 {
     sl_input input;
     sl_err inner = {0};
-    static const char *const builtin_only[] = {"rate", "arrivals"};
+    static const char *const builtin_only[] = {"rate", "arrivals", "burst"};
     for (size_t i = 0; i < SL_COUNTOF(builtin_only); i++)
         if (sl_args_value(args, builtin_only[i])->on_command_line)
             SL_FAIL(err, SL_ERR_ARGUMENT, "--%s changes built-in traces only: a file says itself when requests arrive",
@@ -61,6 +61,7 @@ static sl_status make_trace(const sl_args *args, uint32_t context, sl_trace **ou
         .n_requests = sl_args_uint(args, "requests"),
         .rate = sl_args_real(args, "rate"),
         .arrivals = (sl_arrivals)choice_index(args, "arrivals", arrivals),
+        .burst = (uint32_t)sl_args_uint(args, "burst"),
         .max_tokens = context,
     };
     return sl_trace_make(sl_args_text(args, "trace"), &options, out, err);
@@ -217,6 +218,12 @@ static const sl_option options[] = {
      .choices = arrivals,
      .fallback = "own",
      .help = "when requests come"},
+    {.name = "burst",
+     .kind = SL_OPTION_UINT,
+     .argument = "N",
+     .min = 1,
+     .max = SL_TRACE_MAX_REQUESTS,
+     .help = "bursty arrivals: N requests come at once on average, instead of 8"},
     {.name = "seed",
      .kind = SL_OPTION_UINT,
      .argument = "N",

@@ -160,7 +160,7 @@ static const spec specs[] = {
      .flood = 1},
 };
 
-enum { BURST = 8 };
+enum { DEFAULT_BURST = 8 };
 
 const char *sl_trace_builtin(size_t index, const char **summary)
 {
@@ -186,6 +186,7 @@ static uint32_t draw_length(const lengths *l, uint64_t seed, uint64_t stream, ui
 typedef struct arrival_clock {
     sl_arrivals arrivals;
     double rate, now; /* seconds */
+    double burst;     /* mean requests of one */
     size_t left;      /* requests of the present burst that are still to come */
     uint64_t seed, counter;
 } arrival_clock;
@@ -196,9 +197,9 @@ static int64_t next_arrival(arrival_clock *c)
     if (c->arrivals == SL_ARRIVALS_POISSON)
         c->now += draw_exponential(c->seed, DRAW_GAP, i) / c->rate;
     if (c->arrivals == SL_ARRIVALS_BURSTY && c->left-- == 0) {
-        c->now += draw_exponential(c->seed, DRAW_GAP, i) * BURST / c->rate;
-        /* Geometric from 1 on with mean BURST. */
-        c->left = (size_t)(log(draw_uniform(c->seed, DRAW_BURST, i)) / log1p(-1.0 / BURST));
+        c->now += draw_exponential(c->seed, DRAW_GAP, i) * c->burst / c->rate;
+        /* Geometric from 1 on. */
+        c->left = (size_t)(log(draw_uniform(c->seed, DRAW_BURST, i)) / log1p(-1 / c->burst));
     }
     return (int64_t)(c->now * 1e6 + 0.5);
 }
@@ -284,6 +285,10 @@ sl_status sl_trace_make(const char *name, const sl_trace_options *options, sl_tr
         clock.arrivals = SL_ARRIVALS_POISSON;
     if (clock.rate <= 0)
         clock.rate = 4;
+    if (options->burst > 0 && clock.arrivals != SL_ARRIVALS_BURSTY)
+        SL_FAIL(err, SL_ERR_ARGUMENT,
+                "requests of trace '%s' don't come in bursts: take --arrivals bursty with --burst", name);
+    clock.burst = options->burst > 0 ? options->burst : DEFAULT_BURST;
     sl_trace *trace = calloc(1, sizeof *trace);
     if (!trace)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for a trace");

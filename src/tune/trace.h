@@ -46,7 +46,7 @@ typedef enum sl_arrivals {
     SL_ARRIVALS_OWN,     /* as the trace's table says */
     SL_ARRIVALS_AT_ONCE, /* all at the begin */
     SL_ARRIVALS_POISSON, /* exponential gaps */
-    SL_ARRIVALS_BURSTY,  /* Poisson bursts of a geometric number of requests, 8 on average */
+    SL_ARRIVALS_BURSTY,  /* Poisson bursts of a geometric number of requests */
 } sl_arrivals;
 
 typedef struct sl_trace_options {
@@ -54,6 +54,7 @@ typedef struct sl_trace_options {
     size_t n_requests;    /* 0 = as the trace's table says */
     double rate;          /* requests a second; 0 = as the table says */
     sl_arrivals arrivals; /* where the table says at once, a rate alone makes them Poisson */
+    uint32_t burst;       /* mean requests of a burst, for bursty arrivals only; 0 = 8. Larger ones are fewer */
     uint32_t max_tokens;  /* prompt and output together are cut to it, output last; 0 = never */
 } sl_trace_options;
 
@@ -61,7 +62,7 @@ typedef struct sl_trace_options {
 const char *sl_trace_builtin(size_t index, const char **summary);
 
 /* Makes the built-in trace of that name. The caller closes it. SL_ERR_NOT_FOUND names those that there are;
- * SL_ERR_ARGUMENT for more than SL_TRACE_MAX_REQUESTS requests. */
+ * SL_ERR_ARGUMENT for more than SL_TRACE_MAX_REQUESTS requests, or a burst's size where none come. */
 SL_WARN_UNUSED sl_status sl_trace_make(const char *name, const sl_trace_options *options, sl_trace **out, sl_err *err);
 
 /* Reads a trace from n_bytes of JSONL, one request a line; empty lines are skipped. Fields: "prompt_tokens" or "prompt" (a

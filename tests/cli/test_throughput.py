@@ -126,6 +126,8 @@ class Throughput(harness.Case):
         self.assertLessEqual(poisson["ttft_ms"]["max"], 1000 * poisson["seconds"])
         self.assertEqual(at_once["prompt_tokens"], poisson["prompt_tokens"])
         self.report("--trace", "fixed", "-n", 5, "--rate", 200, "--arrivals", "bursty")
+        burst = self.report("--trace", "bursty", "-n", 5, "--burst", 100000, "--rate", 1e6)
+        self.assertEqual(burst["batch"]["max"], 5)  # all in one
 
     def test_every_trace(self):
         for name in TRACES:
@@ -177,6 +179,9 @@ class Throughput(harness.Case):
         path.write_text('{"prompt_tokens": 9, "output_tokens": 4}\n')
         self.assert_bad(2, ["--rate", "built-in"], "--trace", path, "--rate", 2)
         self.assert_bad(2, ["--arrivals", "built-in"], "--trace", path, "--arrivals", "poisson")
+        self.assert_bad(2, ["--burst", "built-in"], "--trace", path, "--burst", 4)
+        self.assert_bad(2, ["--burst", "'0'"], "--burst", 0)
+        self.assert_bad(2, ["--arrivals bursty"], "--trace", "poisson", "--burst", 4)
         self.assert_error(2, ["no model given"], "bench", "throughput")
         self.assert_error(2, ["bench does not take 'throughputt'"], "bench", "throughputt")
 

@@ -133,10 +133,9 @@ static void test_poisson_gaps_are_exponential(void **state)
     sl_trace_close(trace);
 }
 
-static void test_bursts(void **state)
+static void assert_bursts(uint32_t burst, double want)
 {
-    (void)state;
-    sl_trace *trace = make("bursty", (sl_trace_options){.seed = 11, .n_requests = MANY, .rate = 50});
+    sl_trace *trace = make("bursty", (sl_trace_options){.seed = 11, .n_requests = MANY, .rate = 50, .burst = burst});
     size_t n_bursts = 1, n_single = 0, size = 1;
     for (size_t i = 1; i < MANY; i++) {
         if (trace->requests[i].arrival_us == trace->requests[i - 1].arrival_us) {
@@ -148,10 +147,22 @@ static void test_bursts(void **state)
         size = 1;
     }
     double mean = (double)MANY / (double)n_bursts, seconds = (double)trace->requests[MANY - 1].arrival_us / 1e6;
-    assert_true(fabs(mean / 8 - 1) <
+    assert_true(fabs(mean / want - 1) <
                 4 / sqrt((double)n_bursts)); /* a geometric number: its deviation is near its mean */
-    assert_true(fabs((double)n_single / (double)n_bursts - 1.0 / 8) < 4 * sqrt(7.0 / 64 / (double)n_bursts));
+    assert_true(fabs((double)n_single / (double)n_bursts - 1 / want) <
+                4 * sqrt((want - 1) / want / want / (double)n_bursts));
     assert_true(fabs(seconds * 50 / MANY - 1) < 6 / sqrt((double)n_bursts));
+    sl_trace_close(trace);
+}
+
+static void test_bursts(void **state)
+{
+    (void)state;
+    assert_bursts(0, 8);
+    assert_bursts(32, 32);
+    sl_trace *trace = make("bursty", (sl_trace_options){.seed = 11, .n_requests = MANY, .rate = 50, .burst = 1});
+    for (size_t i = 1; i < MANY; i++)
+        assert_true(trace->requests[i].arrival_us > trace->requests[i - 1].arrival_us);
     sl_trace_close(trace);
 }
 
