@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -145,6 +146,55 @@ static void test_barrier_middle(void **state)
             assert_int_equal(c.missed[i], 0);
         sl_threads_close(c.pool);
     }
+}
+
+/* What a waiting worker does: `most` pieces, then no more. */
+typedef struct {
+    sl_threads *pool;
+    atomic_int n_done;
+    int most, n_after; /* calls after the one that returned false */
+    bool over;
+} idle_case;
+
+static bool idle_piece(void *user)
+{
+    idle_case *c = user;
+    c->n_after += c->over;
+    c->over = atomic_fetch_add(&c->n_done, 1) + 1 >= c->most;
+    return !c->over;
+}
+
+/* Worker 0 comes first and waits, and only it may do idle work; the last to come does so some time after
+ * that is done. */
+static void idle_work(void *user, int index, int n_threads)
+{
+    idle_case *c = user;
+    bool last = index == n_threads - 1;
+    for (int more = 0; last && more < 100; more += atomic_load(&c->n_done) >= c->most)
+        sched_yield();
+    if (sl_threads_arrive(c->pool, index == 0 ? idle_piece : NULL, c))
+        sl_threads_release(c->pool);
+}
+
+static void test_idle_work(void **state)
+{
+    (void)state;
+    int n_cpus = sl_cpu_count();
+    for (int n = 2; n <= n_cpus && n <= 8; n++) {
+        idle_case c = {.most = 5};
+        assert_int_equal(sl_threads_open(n, &c.pool, NULL), SL_OK);
+        sl_threads_run(c.pool, idle_work, &c);
+        assert_int_equal(atomic_load(&c.n_done), 5);
+        assert_int_equal(c.n_after, 0);
+        sl_threads_close(c.pool);
+    }
+    /* More workers than CPUs: the CPU is another worker's. */
+    idle_case c = {.most = 0};
+    assert_int_equal(sl_threads_open(n_cpus + 1, &c.pool, NULL), SL_OK);
+    for (int run = 0; run < 20; run++)
+        sl_threads_run(c.pool, idle_work, &c);
+    assert_int_equal(atomic_load(&c.n_done), 0);
+    sl_threads_close(c.pool);
 }
 
 static void note_cpus(void *user, int index, int n_threads)
@@ -294,9 +344,10 @@ static void test_free_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_arena),   cmocka_unit_test(test_checked),        cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_threads), cmocka_unit_test(test_barrier_middle), cmocka_unit_test(test_pin),
-        cmocka_unit_test(test_share),   cmocka_unit_test(test_levels),         cmocka_unit_test(test_free_memory),
+        cmocka_unit_test(test_arena),       cmocka_unit_test(test_checked),        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_threads),     cmocka_unit_test(test_barrier_middle), cmocka_unit_test(test_idle_work),
+        cmocka_unit_test(test_pin),         cmocka_unit_test(test_share),          cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_free_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
