@@ -76,12 +76,30 @@ static void take_out(sl_sequence **queue, const sl_sequence *s)
     *queue = s->next;
 }
 
+static bool is_scored(const sl_sequence *s, uint32_t position)
+{
+    /* the log-probability of a prompt's token needs one before it, a scoring callback also wants the last logits */
+    return !s->pooled && position >= s->n_scored && position + !s->request.on_logits < s->request.n_prompt;
+}
+
+static bool is_wanted(const sl_sequence *s, uint32_t position)
+{
+    return is_scored(s, position) || (position + 1 == s->n_tokens && s->request.max_tokens > 0);
+}
+
+/* Leaves the sequence n of its planned rows; others may have the logits of the rest. */
+static void cut_plan(sl_engine *e, sl_sequence *s, uint32_t n)
+{
+    while (s->n_planned > n)
+        e->n_wanted -= is_wanted(s, s->n_done + --s->n_planned);
+}
+
 /* Drops a running sequence to the prefix tree. It waits and computes again what is not there any more. */
 static void preempt(sl_engine *e, sl_sequence *s)
 {
     take_out(&e->running, s);
     e->n_running -= count_choices(s);
-    s->n_planned = 0;
+    cut_plan(e, s, 0);
     s->preempted = true;
     if (s->n_done > 0) { /* else it has only waited so far */
         s->n_preemptions++;
@@ -156,28 +174,17 @@ static void admit(sl_engine *e, int64_t now_us)
 
 /* ---- batch: which rows ---- */
 
-static bool is_scored(const sl_sequence *s, uint32_t position)
-{
-    /* the log-probability of a prompt's token needs one before it, a scoring callback also wants the last logits */
-    return !s->pooled && position >= s->n_scored && position + !s->request.on_logits < s->request.n_prompt;
-}
-
-static bool is_wanted(const sl_sequence *s, uint32_t position)
-{
-    return is_scored(s, position) || (position + 1 == s->n_tokens && s->request.max_tokens > 0);
-}
-
 /* Plans the sequence's next rows: at most `most`, none behind the next position at which blocks are given up, and no more
  * logits than the backend has room for. */
-static void plan_rows(sl_engine *e, sl_sequence *s, uint32_t most, uint32_t *n_wanted)
+static void plan_rows(sl_engine *e, sl_sequence *s, uint32_t most)
 {
     uint32_t until = sl_keep_next(&e->options.keep, s->n_done);
     uint32_t n = SL_MIN(SL_MIN(s->n_tokens, until) - s->n_done, most);
     for (s->n_planned = 0; s->n_planned < n; s->n_planned++) {
         bool wanted = is_wanted(s, s->n_done + s->n_planned);
-        if (wanted && *n_wanted == e->options.logit_rows)
+        if (wanted && e->n_wanted == e->options.logit_rows)
             break;
-        *n_wanted += wanted;
+        e->n_wanted += wanted;
     }
     if (s->n_planned > 0)
         e->members[e->n_seqs++] = s;
@@ -203,7 +210,7 @@ static void find_cached(sl_engine *e)
 static bool needs_rows(sl_engine *e, const sl_sequence *s)
 {
     for (uint32_t i = 0; i < e->n_seqs; i++)
-        if (sl_kv_makes_next(&e->kv, e->members[i], s))
+        if (e->members[i]->n_planned > 0 && sl_kv_makes_next(&e->kv, e->members[i], s))
             return false;
     return true;
 }
@@ -225,7 +232,7 @@ static void take_blocks(sl_engine *e, sl_sequence *s)
     uint32_t end = s->n_done + s->n_planned, got = sl_kv_extend(&e->kv, s, end);
     for (sl_sequence *victim; got < end && (victim = find_victim(s)); got = sl_kv_extend(&e->kv, s, end))
         preempt(e, victim);
-    s->n_planned = got - s->n_done;
+    cut_plan(e, s, got - s->n_done);
 }
 
 /* The scheduler offers rows: as many are planned as there is use and memory for. */
@@ -237,7 +244,7 @@ static uint32_t grant(void *user, uint32_t index, uint32_t n_rows)
         return 0;
     if (sl_sequence_prefills(s) && !needs_rows(e, s))
         return 0;
-    plan_rows(e, s, n_rows, &e->n_wanted);
+    plan_rows(e, s, n_rows);
     if (s->n_planned > 0)
         take_blocks(e, s);
     return s->n_planned;
@@ -271,8 +278,6 @@ static void batch(sl_engine *e, int64_t now_us)
 {
     sl_tasks *t = &e->tasks;
     e->n_seqs = e->n_wanted = 0;
-    for (sl_sequence *s = e->running; s; s = s->next)
-        s->n_planned = 0;
     find_cached(e);
     sl_schedule_share(&t->schedule, &t->cost, t->tasks, t->n, t->order, now_us, grant, e);
     lay_rows(e);
@@ -362,6 +367,7 @@ static void advance(sl_engine *e, sl_sequence *s, uint32_t *wanted, uint32_t *hi
 {
     uint32_t begin = s->n_done;
     s->n_done += s->n_planned;
+    s->n_planned = 0;
     sl_kv_publish(&e->kv, s);
     for (uint32_t position = begin; position < s->n_done; position++) {
         if (sl_pooled_wants(s->pooled, position)) {

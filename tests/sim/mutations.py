@@ -57,6 +57,8 @@ MUTATIONS = {
     "evict-inner": ("blocks are evicted that others stand behind", [
         ("prefix.c", "if (is_idle(t, g, node) && !(is_full && t->nodes[node].n_children > 0))",
          "if (is_idle(t, g, node))")]),
+    "keep-logits": ("rows without blocks keep the logits that they were to have", [
+        ("step.c", "cut_plan(e, s, got - s->n_done);", "s->n_planned = got - s->n_done;")]),
     "evict-pinned": ("pins keep nothing", [
         ("prefix.c", "t->pools[g].refs[n->blocks[g]] == 1 && n->n_pins[g] == 0", "t->pools[g].refs[n->blocks[g]] == 1")]),
     "never-evict": ("cached blocks are never given up", [
@@ -79,7 +81,8 @@ MUTATIONS = {
     "admit-unfit": ("requests are accepted that never fit", [
         ("kv.c", "if (need > have - pinned)", "if (need > have + 2)")]),
     "compute-twice": ("nobody waits for what another is computing", [
-        ("step.c", "if (sl_kv_makes_next(&e->kv, e->members[i], s))", "if (false)")]),
+        ("step.c", "if (e->members[i]->n_planned > 0 && sl_kv_makes_next(&e->kv, e->members[i], s))",
+         "if (false)")]),
     "publish-late": ("blocks go into the tree only when a sequence ends", [
         ("kv.c", "while (kv->shares && s->n_published <", "while (kv->shares && s->finished && s->n_published <")]),
     "score-again": ("choices score the prompt once more after a pre-emption", [

@@ -24,14 +24,19 @@ static void require(sl_status status, const sl_err *err)
         fail_msg("%s: %s", sl_status_name(status), err->message);
 }
 
-static sl_engine *open_engine(const sl_plan *plan, uint32_t n_sequences, uint64_t kv_bytes)
+static sl_engine *open_with(const sl_plan *plan, sl_engine_options options)
 {
     sl_engine_model model = {.plan = plan, .backend = fake_backend(), .n_vocab = FAKE_VOCAB, .context_length = CONTEXT};
-    sl_engine_options options = {.n_sequences = n_sequences, .kv_bytes = kv_bytes, .chunk = 256, .clock = fake_clock};
     sl_engine *e;
     sl_err err;
+    options.clock = fake_clock;
     require(sl_engine_open(&model, &options, NULL, &e, &err), &err);
     return e;
+}
+
+static sl_engine *open_engine(const sl_plan *plan, uint32_t n_sequences, uint64_t kv_bytes)
+{
+    return open_with(plan, (sl_engine_options){.n_sequences = n_sequences, .kv_bytes = kv_bytes, .chunk = 256});
 }
 
 /* One step. Twice in a row none does nothing as long as there is work. */
@@ -484,6 +489,39 @@ static void test_push_out_of_memory(void **state)
     }
 }
 
+/* Two prompts with log-probabilities, and no blocks left. The second one has a deadline and is served first, but the first
+ * one outranks it: it gets the logits that the second one has no blocks for, and then its blocks. */
+static void test_logits_without_blocks(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 12, PINNED = 6, PROMPT = 64 };
+    sl_engine *e =
+        open_with(&full_plan, (sl_engine_options){.n_sequences = 2, .kv_bytes = BLOCKS * 1000, .logit_rows = 2});
+    outcome warm = {0}, o[2] = {0};
+    uint32_t prompt[CONTEXT], n_pinned;
+    sl_err err;
+    submit_with(e, 0, 0, PINNED * SL_KV_BLOCK, 1, &warm); /* stays in the tree */
+    run_until_idle(e);
+    for (uint32_t i = 0; i < 2; i++) {
+        sl_request r = make_request(prompt, PROMPT, 0, 4, &o[i]);
+        r.tenant = 1 + i;
+        r.prompt_logprobs = true;
+        r.ttft_target_us = i ? 1000000000 : 0;
+        require(sl_engine_submit(e, &r, NULL, &err), &err);
+        while (e->waiting || e->running->n_done < PROMPT / 4 * 3)
+            step(e);
+    }
+    assert_int_equal(e->running->next->request.tenant, 2);
+    /* The pin takes what was there for the second one. */
+    make_prompt(prompt, CONTEXT, 0);
+    require(sl_engine_pin_prefix(e, 0, prompt, PINNED * SL_KV_BLOCK, &n_pinned, &err), &err);
+    assert_int_equal(n_pinned, PINNED * SL_KV_BLOCK);
+    run_until_idle(e);
+    assert_true(o[0].n_tokens == 4 && o[1].n_tokens == 4);
+    assert_int_equal(e->statistics.n_preemptions, 1);
+    sl_engine_close(e);
+}
+
 /* ---- how much memory ---- */
 
 static void test_memory_is_chosen(void **state)
@@ -533,6 +571,7 @@ int main(void)
         cmocka_unit_test(test_push_out_of_a_slot),
         cmocka_unit_test(test_push_out_ends),
         cmocka_unit_test(test_push_out_of_memory),
+        cmocka_unit_test(test_logits_without_blocks),
         cmocka_unit_test(test_memory_is_chosen),
         cmocka_unit_test(test_bytes_are_divided),
         cmocka_unit_test(test_digest),
