@@ -21,7 +21,10 @@ typedef struct attention_part {
     uint32_t tile, split;
     uint32_t slot; /* where the tile's partial results begin; NO_SLOT: all of the tile */
 } attention_part;
-enum { SPLIT_ROWS = 4 /* a tile with more rows is work enough for one */ };
+enum {
+    SPLIT_ROWS = 16, /* a tile with more rows is work enough for one */
+    MANY_PARTS = 8,  /* for each worker */
+};
 static const uint32_t NO_SLOT = UINT32_MAX;
 
 struct sl_context {
@@ -295,12 +298,15 @@ static void run_attention(sl_context *context, const sl_step *step, int index)
         .scale = node->factor,
         .kv = context->kv[node->layer],
     };
-    const attention_part *parts = context->parts[group];
-    size_t n_tasks = (size_t)context->n_parts[group] * layer->n_kv_heads;
-    /* From the last tile, which sees most, to the first. */
-    for (size_t task; (task = take_piece(context, step)) < n_tasks;)
-        attention_task(context, &args, group, &parts[(n_tasks - 1 - task) / layer->n_kv_heads],
-                       (uint32_t)(task % layer->n_kv_heads), worker_scratch(context, index));
+    /* A task is a part's heads one by one, or, where there are parts enough, all of them: they lie side by side, so what
+     * the CPU reads ahead of one is the next one's. From the last tile, which sees most, to the first. */
+    const size_t n_parts = context->n_parts[group], n_threads = (size_t)sl_threads_count(context->pool);
+    const size_t n_heads = n_parts >= MANY_PARTS * n_threads ? layer->n_kv_heads : 1,
+                 per_part = layer->n_kv_heads / n_heads;
+    for (size_t task; (task = take_piece(context, step)) < n_parts * per_part;)
+        for (size_t h = 0; h < n_heads; h++)
+            attention_task(context, &args, group, &context->parts[group][n_parts - 1 - task / per_part],
+                           (uint32_t)(task % per_part * n_heads + h), worker_scratch(context, index));
 }
 
 /* ---- a run ---- */

@@ -4,7 +4,7 @@
  *    all rows of the tile) and their scores stay in the L1 cache;
  *  - up to 6 queries are held in registers, the rescaling of acc happens while it is loaded;
  *  - blocks of 16 positions that no row of a register tile sees have no scores;
- *  - what comes next (the next chunk, q, out) is asked for a few lines at a time, between register tiles;
+ *  - what comes next (the next chunk, q, out) is asked for a few lines at a time, between register tiles and blocks;
  *  - a split's result is merged while it is in the L1 cache.
  * A query head of a row is one "query" here. A level's file includes this, defines the four functions declared below and
  * calls attention_run. */
@@ -39,13 +39,13 @@ typedef struct query_block {
     span seen[QUERY_BLOCK];
 } query_block;
 
-/* Keys and values of the next chunk on their way to the L2 cache, some lines before each register tile: many at once
+/* Keys and values of the next chunk on their way to the L2 cache, a few lines at a time: many at once
  * would fill the buffers for misses and hold up the arithmetic. */
 typedef struct ahead {
     size_t position, end; /* of the block whose part comes next; where to stop */
     bool values;          /* its values come next */
     const char *line;     /* of the part in progress */
-    size_t n_lines, per_tile;
+    size_t n_lines, per_call;
 } ahead;
 
 static inline size_t lines_of(size_t n_bytes)
@@ -98,32 +98,13 @@ static void value_tile(const work *w, size_t query, size_t rows, span seen, cons
     }
 }
 
-/* ---- a chunk's keys and values as floats ---- */
-
-/* Keys of the blocks that hold seen positions. */
-static void load_keys(const work *w, const uint32_t *blocks, span seen)
-{
-    for (size_t b = seen.begin / SL_KV_BLOCK; b * SL_KV_BLOCK < seen.end; b++)
-        load_k(w, blocks[b], w->k + b * SL_KV_BLOCK);
-}
-
-/* Values of the seen positions. */
-static void load_values(const work *w, const uint32_t *blocks, span seen)
-{
-    for (size_t p = seen.begin, next; p < seen.end; p = next) {
-        size_t b = p / SL_KV_BLOCK, begin = b * SL_KV_BLOCK;
-        next = begin + SL_KV_BLOCK < seen.end ? begin + SL_KV_BLOCK : seen.end;
-        load_v(w, blocks[b], p - begin, next - begin, w->v + p * w->padded);
-    }
-}
-
 /* ---- bytes that will be needed soon ---- */
 
-/* Asks for a few lines of the next chunk; called before each register tile. */
+/* Asks for a few lines of the next chunk; called before each register tile and each block that is converted. */
 static void fetch_ahead(const work *w, ahead *a)
 {
     const sl_kv_layer *kv = &w->args->kv;
-    for (size_t n = a->per_tile; n > 0; n--) {
+    for (size_t n = a->per_call; n > 0; n--) {
         if (a->n_lines == 0) {
             if (a->position >= a->end)
                 return;
@@ -140,7 +121,7 @@ static void fetch_ahead(const work *w, ahead *a)
     }
 }
 
-/* The chunk at a position is to be fetched while n_queries pass through scores and values. */
+/* The chunk at a position is to be fetched while one is converted and n_queries pass through scores and values. */
 static void ahead_init(ahead *a, const work *w, size_t chunk, size_t n_queries)
 {
     const sl_kv_layer *kv = &w->args->kv;
@@ -150,10 +131,10 @@ static void ahead_init(ahead *a, const work *w, size_t chunk, size_t n_queries)
     a->values = false;
     a->n_lines = 0;
     size_t n_blocks = a->end > chunk ? (a->end - chunk + SL_KV_BLOCK - 1) / SL_KV_BLOCK : 0;
-    size_t n_tiles = 2 * ((n_queries + TILE_ROWS - 1) / TILE_ROWS);
+    size_t n_calls = 2 * ((n_queries + TILE_ROWS - 1) / TILE_ROWS) + 2 * SL_KV_CHUNK / SL_KV_BLOCK;
     size_t n_lines =
         n_blocks * (lines_of(sl_kv_k_head_bytes(kv->type, w->dim)) + lines_of(sl_kv_v_head_bytes(kv->type, w->dim)));
-    a->per_tile = (n_lines + n_tiles - 1) / n_tiles;
+    a->per_call = (n_lines + n_calls - 1) / n_calls;
 }
 
 /* Asks for what n queries from `query` on, as far as there are so many, have in q or out. */
@@ -166,6 +147,28 @@ static void fetch_queries(const work *w, const float *rows, size_t stride, size_
             _mm_prefetch(p + i * LINE_BYTES, _MM_HINT_T1);
         if (++head == w->n_heads)
             head = 0, row++;
+    }
+}
+
+/* ---- a chunk's keys and values as floats ---- */
+
+/* Keys of the blocks that hold seen positions. */
+static void load_keys(const work *w, const uint32_t *blocks, span seen, ahead *later)
+{
+    for (size_t b = seen.begin / SL_KV_BLOCK; b * SL_KV_BLOCK < seen.end; b++) {
+        fetch_ahead(w, later);
+        load_k(w, blocks[b], w->k + b * SL_KV_BLOCK);
+    }
+}
+
+/* Values of the seen positions. */
+static void load_values(const work *w, const uint32_t *blocks, span seen, ahead *later)
+{
+    for (size_t p = seen.begin, next; p < seen.end; p = next) {
+        size_t b = p / SL_KV_BLOCK, begin = b * SL_KV_BLOCK;
+        next = begin + SL_KV_BLOCK < seen.end ? begin + SL_KV_BLOCK : seen.end;
+        fetch_ahead(w, later);
+        load_v(w, blocks[b], p - begin, next - begin, w->v + p * w->padded);
     }
 }
 
@@ -336,9 +339,9 @@ static void add_chunk(const work *w, size_t chunk_begin)
     ahead_init(&next, w, chunk_end, n);
     if (is_first)
         fetch_queries(w, w->q, w->args->q_stride_elems, query, QUERY_BLOCK);
-    load_keys(w, blocks, seen);
+    load_keys(w, blocks, seen, &next);
     if (n_blocks > 1)
-        load_values(w, blocks, seen);
+        load_values(w, blocks, seen, &next);
     for (size_t i = 0; i < n_blocks; i++) {
         size_t at = i * QUERY_BLOCK, left = n - at;
         query_block b;
@@ -346,7 +349,7 @@ static void add_chunk(const work *w, size_t chunk_begin)
         score_queries(w, &b, &next, is_first);
         weigh_queries(w, &b);
         if (n_blocks == 1)
-            load_values(w, blocks, seen);
+            load_values(w, blocks, seen, &next);
         add_values(w, &b, &next, is_last);
         if (is_last && !w->partial)
             merge_block(w, &b, chunk_begin);
