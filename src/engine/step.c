@@ -20,6 +20,26 @@ static uint32_t count_choices(const sl_sequence *s)
     return n;
 }
 
+/* ---- which rows have logits ---- */
+
+static bool is_scored(const sl_sequence *s, uint32_t position)
+{
+    /* the log-probability of a prompt's token needs one before it, a scoring callback also wants the last logits */
+    return !s->pooled && position >= s->n_scored && position + !s->request.on_logits < s->request.n_prompt;
+}
+
+static bool is_wanted(const sl_sequence *s, uint32_t position)
+{
+    return is_scored(s, position) || (position + 1 == s->n_tokens && s->request.max_tokens > 0);
+}
+
+/* Leaves the sequence n of its planned rows; others may have the logits of the rest. */
+static void cut_plan(sl_engine *e, sl_sequence *s, uint32_t n)
+{
+    while (s->n_planned > n)
+        e->n_wanted -= is_wanted(s, s->n_done + --s->n_planned);
+}
+
 /* ---- admit: in the scheduler's order, as long as there is memory for all the tokens that are known ---- */
 
 /* Blocks of each group that the running sequences before `out` still need for the tokens they have, and one more for each. */
@@ -74,24 +94,6 @@ static void take_out(sl_sequence **queue, const sl_sequence *s)
     while (*queue != s)
         queue = &(*queue)->next;
     *queue = s->next;
-}
-
-static bool is_scored(const sl_sequence *s, uint32_t position)
-{
-    /* the log-probability of a prompt's token needs one before it, a scoring callback also wants the last logits */
-    return !s->pooled && position >= s->n_scored && position + !s->request.on_logits < s->request.n_prompt;
-}
-
-static bool is_wanted(const sl_sequence *s, uint32_t position)
-{
-    return is_scored(s, position) || (position + 1 == s->n_tokens && s->request.max_tokens > 0);
-}
-
-/* Leaves the sequence n of its planned rows; others may have the logits of the rest. */
-static void cut_plan(sl_engine *e, sl_sequence *s, uint32_t n)
-{
-    while (s->n_planned > n)
-        e->n_wanted -= is_wanted(s, s->n_done + --s->n_planned);
 }
 
 /* Drops a running sequence to the prefix tree. It waits and computes again what is not there any more. */
