@@ -30,7 +30,8 @@ static const shape shapes[] = {
 /* Rows [begin, end) of a sequence, the last of which are positions of their own. */
 static const struct {
     uint32_t begin, end;
-} ranges[] = {{0, 512}, {N_POSITIONS - 128, N_POSITIONS}, {N_POSITIONS - 8, N_POSITIONS}};
+} ranges[] = {
+    {0, 512}, {N_POSITIONS - 128, N_POSITIONS}, {N_POSITIONS - 8, N_POSITIONS}, {N_POSITIONS - 1, N_POSITIONS}};
 
 typedef struct bench {
     sl_attention_fn *kernel;

@@ -1,6 +1,7 @@
 /* Attention for AVX-512, beside what attention.h tells: 6 queries by 4 vectors are held in registers, and 4 queries are
  * reduced together, a 128-bit lane for each. */
 #include "kernel/x86/attention.h"
+#include "kernel/x86/attention_avx512.h"
 
 /* A tile whose rows and groups are constants where this is inlined. */
 SL_INLINE void fma_shape(const int rows, const int groups, size_t n, const float *w, size_t w_stride,
@@ -49,23 +50,6 @@ SL_INLINE void fma_tile(size_t rows, size_t groups, size_t n, const float *w, si
 }
 
 /* ---- a chunk's keys and values as floats ---- */
-
-SL_INLINE __m512 load_f32_lanes(const void *p, __mmask16 m)
-{
-    return _mm512_maskz_loadu_ps(m, p);
-}
-SL_INLINE __m512 load_f16_lanes(const void *p, __mmask16 m)
-{
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, p));
-}
-SL_INLINE __m512 load_bf16_lanes(const void *p, __mmask16 m)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p)), 16));
-}
-SL_INLINE __m512 load_q8_lanes(const void *p, __mmask16 m)
-{
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, p)));
-}
 
 /* Keys of one block to dst[d * 64]. */
 #define LOAD_K(load, elem_bytes)                                                                                       \
@@ -150,40 +134,6 @@ static void load_v(const work *w, size_t block, size_t from, size_t to, float *d
 
 /* ---- softmax ---- */
 
-enum { STEP = 4 }; /* vectors that go through the exponential side by side, and queries that are folded together */
-#define EACH(i, n) _Pragma("GCC unroll 4") for (int i = 0; i < (n); i++)
-
-/* x[i] = exp_f32 of ref/exp.h for x <= 0 or NaN: the clamps do nothing there, and scaling by a power of two is exact.
- * Lanes outside of used become 0. */
-SL_INLINE void exp_vectors(const int n, __m512 *x, const __mmask16 *used)
-{
-    const __m512 magic = _mm512_set1_ps(0x1.8p23f);
-    __m512 k[STEP], r[STEP], q[STEP];
-    __mmask16 normal[STEP];
-    EACH(i, n) normal[i] = _mm512_mask_cmp_ps_mask(used[i], x[i], _mm512_set1_ps(-87.3365f), _CMP_NLT_UQ);
-    EACH(i, n) k[i] = _mm512_fmadd_ps(x[i], _mm512_set1_ps(0x1.715476p+0f), magic);
-    EACH(i, n) k[i] = _mm512_sub_ps(k[i], magic);
-    EACH(i, n) r[i] = _mm512_fmadd_ps(k[i], _mm512_set1_ps(-0x1.62e430p-1f), x[i]);
-    EACH(i, n) r[i] = _mm512_fmadd_ps(k[i], _mm512_set1_ps(0x1.05c610p-29f), r[i]);
-    EACH(i, n) q[i] = _mm512_fmadd_ps(_mm512_set1_ps(0x1.6a23a8p-10f), r[i], _mm512_set1_ps(0x1.123a36p-7f));
-    EACH(i, n) q[i] = _mm512_fmadd_ps(q[i], r[i], _mm512_set1_ps(0x1.5558f4p-5f));
-    EACH(i, n) q[i] = _mm512_fmadd_ps(q[i], r[i], _mm512_set1_ps(0x1.555490p-3f));
-    EACH(i, n) q[i] = _mm512_fmadd_ps(q[i], r[i], _mm512_set1_ps(0x1.fffffcp-2f));
-    EACH(i, n) q[i] = _mm512_fmadd_ps(q[i], _mm512_mul_ps(r[i], r[i]), r[i]);
-    EACH(i, n) q[i] = _mm512_add_ps(q[i], _mm512_set1_ps(1.0f));
-    EACH(i, n) x[i] = _mm512_maskz_scalef_ps(normal[i], q[i], k[i]);
-}
-
-/* Folds four vectors as the tree of sum16 and max16 does; all of the j-th 128-bit lane is the result of the j-th. */
-#define FOLD4(op, t)                                                                                                   \
-    ({                                                                                                                 \
-        __m512 ab_ = op(_mm512_shuffle_f32x4(t[0], t[1], 0x44), _mm512_shuffle_f32x4(t[0], t[1], 0xee));               \
-        __m512 cd_ = op(_mm512_shuffle_f32x4(t[2], t[3], 0x44), _mm512_shuffle_f32x4(t[2], t[3], 0xee));               \
-        __m512 f_ = op(_mm512_shuffle_f32x4(ab_, cd_, 0x88), _mm512_shuffle_f32x4(ab_, cd_, 0xdd));                    \
-        f_ = op(f_, _mm512_permute_ps(f_, 0x4e));                                                                      \
-        op(f_, _mm512_permute_ps(f_, 0xb1));                                                                           \
-    })
-
 /* What FOLD4 gives of queries 0-3, 4-7 and 8-11 is kept in one vector: query 4 g + l is element g of lane l. In memory
  * they stand in order; the way there is the way back. */
 SL_INLINE __m512 join_folds(const __m512 fold[3])
@@ -193,12 +143,6 @@ SL_INLINE __m512 join_folds(const __m512 fold[3])
 SL_INLINE __m512 reorder(__m512 v)
 {
     return _mm512_permutexvar_ps(_mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0), v);
-}
-
-/* Positions that a query sees, a bit each. */
-SL_INLINE uint64_t seen_bits(span seen)
-{
-    return ~UINT64_C(0) >> (SL_KV_CHUNK - seen.end) & ~UINT64_C(0) << seen.begin;
 }
 
 /* Largest scores of the queries, joined. */
@@ -298,5 +242,8 @@ static void softmax_block(const work *w, const query_block *b, bool all_seen, fl
 void sl_attention_rows_avx512(const sl_attention *args, const sl_attention_tile *tile, uint32_t kv_head, void *scratch,
                               uint32_t split, float *partial)
 {
-    attention_run(args, tile, kv_head, scratch, split, partial);
+    if (sl_attention_is_few(args, tile))
+        sl_attention_few_avx512(args, tile, kv_head, scratch, split, partial);
+    else
+        attention_run(args, tile, kv_head, scratch, split, partial);
 }
