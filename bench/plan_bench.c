@@ -117,10 +117,10 @@ static void keep(const sl_batch *batch)
             seqs[row->seq].blocks[g] =
                 copy_of(batch->seqs[row->seq].blocks[g], (row->position / SL_KV_BLOCK + 1) * sizeof *seqs->blocks[g]);
     }
-    recording.batches[recording.n++] = (sl_batch){.rows = copy_of(batch->rows, batch->n_rows * sizeof *batch->rows),
-                                                  .n_rows = batch->n_rows,
-                                                  .seqs = seqs,
-                                                  .n_seqs = batch->n_seqs};
+    sl_batch copy = *batch;
+    copy.rows = copy_of(batch->rows, batch->n_rows * sizeof *batch->rows);
+    copy.seqs = seqs;
+    recording.batches[recording.n++] = copy;
 }
 
 static sl_status run_and_record(sl_context *context, const sl_batch *batch, sl_err *err)

@@ -33,8 +33,8 @@ static void split_at(double n, const double *knots, int n_knots, double *out)
     out[n_knots] = n > begin ? n - begin : 0;
 }
 
-/* a[i]: time of each term by the prior. */
-static void prior_times(const sl_cost *cost, const sl_step_work *work, double a[SL_COST_TERMS])
+/* a[i]: time of each term by the prior, all rows going through all layers. */
+static void whole_times(const sl_cost *cost, const sl_step_work *work, double a[SL_COST_TERMS])
 {
     split_at(work->n_rows, row_knots, SL_COST_ROW_TERMS - 1, a);
     split_at(work->n_wanted, wanted_knots, SL_COST_WANTED_TERMS - 1, a + WANTED);
@@ -42,6 +42,23 @@ static void prior_times(const sl_cost *cost, const sl_step_work *work, double a[
     a[TILE_POSITIONS] = work->tile_positions;
     for (int i = 0; i < SL_COST_TERMS; i++)
         a[i] *= cost->prior_us[i];
+}
+
+/* The same of any step: layers with the layered rows, and layers without. */
+static void prior_times(const sl_cost *cost, const sl_step_work *work, double a[SL_COST_TERMS])
+{
+    double with[SL_COST_TERMS];
+    whole_times(cost, work, a);
+    if (work->n_layered == 0)
+        return;
+    whole_times(cost,
+                &(sl_step_work){.n_rows = work->n_rows + work->n_layered,
+                                .n_wanted = work->n_wanted,
+                                .row_positions = work->row_positions + work->layered_row_positions,
+                                .tile_positions = work->tile_positions + work->layered_tile_positions},
+                with);
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        a[i] += work->layered_share * (with[i] - a[i]);
 }
 
 /* How much of [0, most] lies below x. */
@@ -81,6 +98,16 @@ void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uin
         work->row_positions += cost->share[g] * attended(position, n_rows, cost->window[g]);
         work->tile_positions += cost->share[g] * tile_reads(position, n_rows, cost->window[g]);
     }
+}
+
+void sl_cost_add_layered(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, double share)
+{
+    sl_step_work own = {0};
+    sl_cost_add(cost, &own, position, n_rows, 0);
+    work->n_layered = n_rows;
+    work->layered_row_positions = own.row_positions;
+    work->layered_tile_positions = own.tile_positions;
+    work->layered_share = share;
 }
 
 /* ---- the prior ---- */
@@ -222,7 +249,7 @@ void sl_cost_init(sl_cost *cost, const sl_plan *plan, int n_threads)
 double sl_cost_predict_us(const sl_cost *cost, const sl_step_work *work)
 {
     double a[SL_COST_TERMS], sum = 0;
-    if (work->n_rows == 0)
+    if (work->n_rows + work->n_layered == 0)
         return 0;
     prior_times(cost, work, a);
     for (int i = 0; i < SL_COST_TERMS; i++)

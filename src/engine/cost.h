@@ -28,6 +28,9 @@ typedef struct sl_step_work {
     uint32_t n_rows, n_wanted;
     double row_positions;  /* over rows: positions the row attends */
     double tile_positions; /* over tiles of a sequence's rows: positions that one of them attends */
+    /* Besides, rows that go through a share of the layers (graph/backend.h), as if it were all. */
+    uint32_t n_layered;
+    double layered_row_positions, layered_tile_positions, layered_share;
 } sl_step_work;
 
 typedef struct sl_cost {
@@ -47,6 +50,9 @@ void sl_cost_init(sl_cost *cost, const sl_plan *plan, int n_threads);
 
 /* Adds n_rows rows of one sequence at [position, position + n_rows), of which n_wanted have their logits computed. */
 void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t n_wanted);
+
+/* Adds n_rows rows of one sequence that go through a share of the layers, none of them wanted; once for a step at most. */
+void sl_cost_add_layered(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, double share);
 
 /* Predicted time of a step in microseconds; more than 0 and finite, 0 for a step without rows. */
 double sl_cost_predict_us(const sl_cost *cost, const sl_step_work *work);

@@ -187,6 +187,25 @@ static uint32_t find_rows(const forecast *f, const sl_step_work *work, const sl_
     return sl_cost_rows_within(f->cost, work, *position, p->n_left, p->n_wanted, SL_MIN(room, p->n_left), limit_us);
 }
 
+/* The only prompt's rows of a step, where they are layered: as many as on average, in one of the steps that it takes to
+ * take some through all parts. */
+static bool find_layered(forecast *f, double limit_us, sl_step_work *work)
+{
+    sl_forecast_slot *p = &f->prompts[0];
+    const double n_parts = f->schedule->options.n_parts;
+    const uint32_t position = p->n_done + SL_MIN(p->n_left, (uint32_t)STRETCH) / 2;
+    if (f->n_prompts != 1 || p->n_wanted > 1 || f->tasks[p->index].whole ||
+        work->n_rows >= f->schedule->options.max_rows)
+        return false;
+    const sl_layered l = sl_schedule_layered(f->schedule, f->cost, work, position, p->n_left, limit_us);
+    if (l.n_rows == 0)
+        return false;
+    const double n_steps = ceil(n_parts / l.n_parts);
+    p->n_rows = (uint32_t)fmax(1, round(l.n_rows / n_steps));
+    sl_cost_add_layered(f->cost, work, position, l.n_rows, 1 / n_steps);
+    return true;
+}
+
 /* Sets the prompts' rows of the next step; returns its work. Where nothing fits, the steps that pass until a prompt gets a
  * block of rows all the same have passed then. */
 static sl_step_work plan_step(forecast *f)
@@ -196,6 +215,8 @@ static sl_step_work plan_step(forecast *f)
     uint32_t position;
     for (uint32_t i = 0; i < f->n_prompts; i++)
         f->prompts[i].n_rows = 0;
+    if (find_layered(f, limit_us, &work))
+        return work;
     for (uint32_t i = 0; i < f->n_prompts; i++) {
         sl_forecast_slot *p = &f->prompts[i];
         p->n_rows = find_rows(f, &work, p, limit_us, &position);

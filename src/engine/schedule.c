@@ -11,6 +11,7 @@ sl_schedule_options sl_schedule_options_default(void)
                                  .ageing_us = 30000000,
                                  .ageing_turn = 8,
                                  .itl_factor = 1.8,
+                                 .n_parts = 1,
                                  .most_preemptions = 4};
 }
 
@@ -304,6 +305,37 @@ static uint32_t fitting_rows(const sl_schedule *schedule, const sl_cost *cost, c
     return sl_cost_rows_within(cost, work, task->n_done, task->n_left, task->n_wanted, room, limit_us);
 }
 
+/* How many parts, of n more, fit into what is left of the step when each takes as long. */
+static uint32_t fitting_parts(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
+                              uint32_t position, uint32_t n_rows, uint32_t n, double limit_us)
+{
+    sl_step_work all = *work;
+    sl_cost_add_layered(cost, &all, position, n_rows, 1);
+    double others_us = sl_cost_predict_us(cost, work);
+    double part_us = (sl_cost_predict_us(cost, &all) - others_us) / schedule->options.n_parts;
+    double fit = floor((limit_us - others_us) / part_us);
+    return fit >= n ? n : fit > 0 ? (uint32_t)fit : 0;
+}
+
+sl_layered sl_schedule_layered(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
+                               uint32_t position, uint32_t n_left, double limit_us)
+{
+    enum { LEAST_PARTS = 3 };      /* in a step: fewer would leave too much of the limit unused */
+    const double own_limit = 0.95; /* of it, so that as many fit into the next steps, whatever the model learns */
+    const uint32_t n_parts = schedule->options.n_parts, room = schedule->options.max_rows - work->n_rows;
+    /* The prompt's last row, whose logits are wanted, is computed with everything there. */
+    const uint32_t most = SL_MIN(SL_MIN(room, n_left - 1), (uint32_t)SL_LAYERED_ROWS);
+    const double others_us = sl_cost_predict_us(cost, work);
+    if (n_parts <= LEAST_PARTS || limit_us == INFINITY || limit_us <= others_us)
+        return (sl_layered){0};
+    double all_us = others_us + own_limit * (limit_us - others_us) * n_parts / LEAST_PARTS;
+    uint32_t n = sl_cost_rows_within(cost, work, position, n_left, 1, most, all_us);
+    uint32_t whole = sl_cost_rows_within(cost, work, position, n_left, 1, most, limit_us);
+    if (2 * n < 3 * whole + 2) /* they save little then */
+        return (sl_layered){0};
+    return (sl_layered){n, fitting_parts(schedule, cost, work, position, n, n_parts, limit_us)};
+}
+
 static void grant_rows(const sl_cost *cost, sl_task *tasks, uint32_t index, uint32_t n_rows, sl_step_work *work,
                        sl_grant_fn *grant, void *user)
 {
@@ -313,6 +345,47 @@ static void grant_rows(const sl_cost *cost, sl_task *tasks, uint32_t index, uint
         sl_cost_add(cost, work, task->n_done, task->n_rows, sl_cost_wanted(task->n_rows, task->n_left, task->n_wanted));
 }
 
+/* Takes n_rows of the task through the next n parts. */
+static void grant_parts(const sl_schedule *schedule, const sl_cost *cost, sl_task *tasks, uint32_t index,
+                        uint32_t n_rows, uint32_t n, sl_step_work *work, sl_grant_fn *grant, void *user)
+{
+    sl_task *task = &tasks[index];
+    task->until_part = task->n_parts_done + n;
+    task->n_rows = grant ? grant(user, index, n_rows) : n_rows;
+    if (task->n_rows > 0)
+        sl_cost_add_layered(cost, work, task->n_done, task->n_rows, (double)n / schedule->options.n_parts);
+    else
+        task->until_part = 0;
+}
+
+/* The one prompt that has rows in this step, as layered ones; false where chunks of all are to be shared out. */
+static bool share_layered(const sl_schedule *schedule, const sl_cost *cost, sl_task *tasks, uint32_t n, double limit_us,
+                          bool dry, sl_step_work *work, sl_grant_fn *grant, void *user, bool *offered)
+{
+    sl_task *only = NULL;
+    uint32_t n_prompts = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!tasks[i].running || sl_task_decodes(&tasks[i]))
+            continue;
+        only = n_prompts++ == 0 || tasks[i].n_layered > 0 ? &tasks[i] : only;
+    }
+    if (!only)
+        return false;
+    sl_layered l = {only->n_layered, 0};
+    if (only->n_layered > 0) {
+        const uint32_t left = schedule->options.n_parts - only->n_parts_done;
+        l.n_parts =
+            limit_us == INFINITY ? left : fitting_parts(schedule, cost, work, only->n_done, l.n_rows, left, limit_us);
+        l.n_parts = l.n_parts == 0 && dry ? 1 : l.n_parts;
+    } else if (n_prompts == 1 && only->n_wanted <= 1 && !only->whole) {
+        l = sl_schedule_layered(schedule, cost, work, only->n_done, only->n_left, limit_us);
+    }
+    *offered = l.n_rows > 0 && l.n_parts > 0;
+    if (*offered)
+        grant_parts(schedule, cost, tasks, (uint32_t)(only - tasks), l.n_rows, l.n_parts, work, grant, user);
+    return l.n_rows > 0;
+}
+
 double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *tasks, uint32_t n, const uint32_t *order,
                          int64_t now_us, sl_grant_fn *grant, void *user)
 {
@@ -320,17 +393,23 @@ double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *ta
     uint32_t n_prompt_rows = 0;
     bool prompts = false, offered = false, aged = false;
     for (uint32_t i = 0; i < n; i++) {
-        tasks[i].n_rows = 0;
+        tasks[i].n_rows = tasks[i].until_part = 0;
         if (sl_task_decodes(&tasks[i]) && work.n_rows < schedule->options.max_rows)
             grant_rows(cost, tasks, i, 1, &work, grant, user);
         prompts |= tasks[i].running && !sl_task_decodes(&tasks[i]);
     }
     double limit_us = work.n_rows > 0 ? sl_schedule_limit_us(schedule, cost, tasks, n, now_us) : INFINITY;
     bool dry = schedule->dry >= schedule->options.ageing_turn;
+    bool layered = share_layered(schedule, cost, tasks, n, limit_us, dry, &work, grant, user, &offered);
     for (uint32_t i = 0; i < n && work.n_rows < schedule->options.max_rows; i++) {
         sl_task *task = &tasks[order[i]];
         if (!task->running || sl_task_decodes(task))
             continue;
+        if (layered) {
+            n_prompt_rows += task->n_rows;
+            aged |= task->ageing && task->n_rows > 0;
+            continue;
+        }
         uint32_t rows = fitting_rows(schedule, cost, &work, task, limit_us);
         if (rows == 0 && dry && n_prompt_rows == 0)
             rows = SL_MIN(SL_MIN(task->n_left, schedule->options.max_rows - work.n_rows), (uint32_t)SL_KV_BLOCK);

@@ -31,7 +31,7 @@
  *     of sl_cost_with_margin. Targets that not even decoding alone can meet do not count.
  *   - without a target, itl_factor to the power of the number of prompts that run, times a step that decodes all running
  *     sequences. One prompt: the p99 of ITL stays within twice what it is without prompts. (With factor f, prompts get
- *     1 - 1/f of the time; the chunks this allows are large enough that a row costs nearly what it costs in full chunks,
+ *     1 - 1/f of the time, and a row costs nearly what it costs in full chunks, in chunks of its own or in layers (below),
  *     so a prompt alone against streams takes little more than its time alone / (1 - the streams' share).) Several hold
  *     as many slots from which no token comes: all steps meanwhile have smaller batches, and what a step costs whatever
  *     its rows is paid more often. So they are computed the faster the more there are, from about five on in full
@@ -40,12 +40,17 @@
  *     it is streams that they wait for.
  *     As long as the cost model has not seen steps like these, they may be longer than it says, by twice what it doubts
  *     (sl_cost_doubt): too low a guess would cut the first prompts into small chunks, where nobody was promised anything.
+ * A chunk of few rows is dear: however few they are, all keys and values before them are read. So where one prompt runs and
+ * the limit leaves it few rows, more of them (up to a tile of attention) go through the layers in several steps, as many
+ * layers in each as the limit allows, while the streams go through all of them in every step. Nothing else is computed of
+ * a prompt meanwhile. (Layered prefill: Lee et al. 2025, arXiv 2510.08055, who spare experts' weights by it.)
  *   If that leaves no row for a prompt for ageing_turn steps, it gets one KV block of rows all the same. */
 #ifndef SL_ENGINE_SCHEDULE_H
 #define SL_ENGINE_SCHEDULE_H
 
 #include "engine/cost.h"
 #include "engine/tenants.h"
+#include "graph/backend.h"
 
 typedef enum sl_batching {
     SL_BATCHING_CONTINUOUS, /* requests join and leave at every step */
@@ -63,10 +68,11 @@ typedef struct sl_schedule_options {
     /* Streams without an ITL target: a step with one prompt takes at most this many times a decoding one; above 1,
      * INFINITY: no limit */
     double itl_factor;
+    uint32_t n_parts; /* of the plan (sl_plan_parts) that rows of a prompt can go through in steps of their own */
     uint32_t most_preemptions; /* of one sequence, before it goes ahead of all that were pre-empted less often */
 } sl_schedule_options;
 
-/* continuous, 1 slot, 512 rows, 30 s, every 8th step, factor 1.8, 4 pre-emptions */
+/* continuous, 1 slot, 512 rows, 30 s, every 8th step, factor 1.8, 1 part, 4 pre-emptions */
 sl_schedule_options sl_schedule_options_default(void);
 
 typedef struct sl_schedule {
@@ -89,6 +95,9 @@ typedef struct sl_task {
     uint32_t n_choices;     /* sequences it becomes when its prompt is computed; 0 = 1 */
     uint32_t n_to_come;     /* tokens that each is expected to generate still */
     uint32_t n_preemptions; /* so far */
+    uint32_t n_layered,
+        n_parts_done; /* rows from n_done on that have gone through so many parts of the plan; 0 = none */
+    bool whole;       /* its rows are not to be layered */
     bool running;
     /* set by sl_schedule_order */
     int64_t deadline_us; /* of its next token; INT64_MAX = none */
@@ -96,6 +105,8 @@ typedef struct sl_task {
     double prefill_us, key; /* work of its own, where any has a deadline; scratch */
     /* set by sl_schedule_share */
     uint32_t n_rows;
+    uint32_t
+        until_part; /* n_rows are layered and go through the parts before this one; 0: they go through everything */
 } sl_task;
 
 /* A running task whose next token needs one row. */
@@ -140,6 +151,14 @@ typedef uint32_t sl_grant_fn(void *user, uint32_t index, uint32_t n_rows);
  * theirs in the order of the array. grant NULL: all that is asked for. */
 double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *tasks, uint32_t n, const uint32_t *order,
                          int64_t now_us, sl_grant_fn *grant, void *user);
+
+/* Layered rows of a prompt at `position`, of which n_left are still to be computed, in a step with this work and limit. */
+typedef struct sl_layered {
+    uint32_t n_rows;  /* 0: as many rows as fit through all layers do as well */
+    uint32_t n_parts; /* that they go through in the step */
+} sl_layered;
+sl_layered sl_schedule_layered(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
+                               uint32_t position, uint32_t n_left, double limit_us);
 
 /* Whether a keeps its KV blocks rather than b when there are not enough: higher priority, then earlier arrival. A task
  * pre-empted most_preemptions times ranks above all that were not, among its like by arrival. Only who ranks above may

@@ -33,7 +33,9 @@ typedef struct sl_sequence {
     uint32_t n_digests;
     uint32_t node;        /* of the prefix tree: the last block that is published; SL_NO_NODE before the first */
     uint32_t n_published; /* blocks that stand in the tree, from the first on */
+    uint32_t n_layered, n_parts_done; /* as in sl_task; their blocks are taken */
     /* The step in progress. */
+    uint32_t until_part;                               /* likewise, of sl_task */
     uint32_t n_planned;                                /* rows it is to have */
     bool preempted;                                    /* since it last ran */
     int64_t submitted_us, began_us, first_us, last_us; /* 0 = not yet; began: first ran */

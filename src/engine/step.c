@@ -107,6 +107,7 @@ static void preempt(sl_engine *e, sl_sequence *s)
         s->n_preemptions++;
         e->statistics.n_preemptions++;
     }
+    s->n_layered = s->n_parts_done = 0;
     sl_kv_release(&e->kv, s);
     sl_queue_insert(e, &e->waiting, s);
 }
@@ -198,7 +199,7 @@ static void find_cached(sl_engine *e)
     sl_tasks *t = &e->tasks;
     for (uint32_t i = 0; i < t->n; i++) {
         sl_sequence *s = t->sequences[i];
-        if (!t->tasks[i].running || !sl_sequence_prefills(s))
+        if (!t->tasks[i].running || !sl_sequence_prefills(s) || s->n_layered > 0)
             continue;
         uint32_t n_found = sl_kv_match(&e->kv, s);
         if (s->n_preemptions == 0)
@@ -244,11 +245,18 @@ static uint32_t grant(void *user, uint32_t index, uint32_t n_rows)
     sl_sequence *s = e->tasks.sequences[index];
     if (s->preempted) /* in this step */
         return 0;
+    s->until_part = e->tasks.tasks[index].until_part;
+    if (s->n_layered > 0) { /* on their way, with blocks */
+        s->n_planned = s->n_layered;
+        e->members[e->n_seqs++] = s;
+        return s->n_planned;
+    }
     if (sl_sequence_prefills(s) && !needs_rows(e, s))
         return 0;
     plan_rows(e, s, n_rows);
     if (s->n_planned > 0)
         take_blocks(e, s);
+    s->n_layered = s->until_part > 0 ? s->n_planned : 0;
     return s->n_planned;
 }
 
@@ -290,6 +298,12 @@ static void batch(sl_engine *e, int64_t now_us)
 static sl_status forward(sl_engine *e, sl_err *err)
 {
     sl_batch b = {.rows = e->rows, .n_rows = e->n_rows, .seqs = e->seqs, .n_seqs = e->n_seqs};
+    const sl_sequence *last = e->members[e->n_seqs - 1]; /* prompts come behind the streams, layered rows alone */
+    if (last->n_layered > 0) {
+        b.n_layered = last->n_layered;
+        b.part_begin = (int)last->n_parts_done;
+        b.part_end = (int)last->until_part;
+    }
     SL_TRY(e->model.backend->run(e->context, &b, err));
     e->statistics.n_steps++;
     e->statistics.last_rows = e->n_rows;
@@ -306,6 +320,14 @@ static sl_step_work weigh(sl_engine *e)
         for (uint32_t j = 0; j < s->n_planned; j++)
             n_wanted += is_wanted(s, s->n_done + j);
         uint32_t n_unseen = sl_keep_dropped(&e->options.keep, s->n_done) * SL_KV_BLOCK;
+        if (s->n_layered > 0) {
+            const uint32_t n_parts = e->tasks.schedule.options.n_parts;
+            sl_cost_add_layered(&e->tasks.cost, &work, s->n_done - n_unseen, s->n_planned,
+                                (double)(s->until_part - s->n_parts_done) / n_parts);
+            if (s->until_part == n_parts)
+                sl_tenants_charge(&e->tasks.tenants, s->tenant, s->n_planned);
+            continue;
+        }
         sl_cost_add(&e->tasks.cost, &work, s->n_done - n_unseen, s->n_planned, n_wanted);
         sl_tenants_charge(&e->tasks.tenants, s->tenant, s->n_planned);
     }
@@ -367,7 +389,15 @@ static void fork_siblings(sl_engine *e, sl_sequence *s, float *logits)
  * be drawn. *wanted and *hidden count the rows before whose logits or hidden states are wanted. */
 static void advance(sl_engine *e, sl_sequence *s, uint32_t *wanted, uint32_t *hidden)
 {
-    uint32_t begin = s->n_done;
+    uint32_t begin = s->n_done, n_parts = e->tasks.schedule.options.n_parts;
+    if (s->n_layered > 0) {
+        s->n_parts_done = s->until_part % n_parts;
+        if (s->n_parts_done > 0) {
+            s->n_planned = 0;
+            return;
+        }
+        s->n_layered = 0;
+    }
     s->n_done += s->n_planned;
     s->n_planned = 0;
     sl_kv_publish(&e->kv, s);

@@ -32,6 +32,7 @@ sl_status sl_tasks_open(sl_tasks *t, const sl_plan *plan, const sl_engine_option
     o->max_rows = options->chunk;
     o->ageing_us = options->ageing_us ? options->ageing_us : o->ageing_us;
     o->itl_factor = options->full_chunks ? INFINITY : o->itl_factor;
+    o->n_parts = (uint32_t)sl_plan_parts(plan);
     sl_cost_init(&t->cost, plan, n_threads);
     if (options->cost && options->cost->key == t->cost.key)
         t->cost = *options->cost;
@@ -93,6 +94,8 @@ void sl_tasks_update(sl_tasks *t, uint32_t i)
     t->tasks[i].n_done = s->n_done;
     t->tasks[i].n_left = s->n_tokens - s->n_done;
     t->tasks[i].n_wanted = count_wanted(s);
+    t->tasks[i].n_layered = s->n_layered;
+    t->tasks[i].n_parts_done = s->n_parts_done;
 }
 
 static void add_task(sl_tasks *t, sl_sequence *s, bool running)
@@ -110,6 +113,7 @@ static void add_task(sl_tasks *t, sl_sequence *s, bool running)
                                .n_choices = count_choices(s),
                                .n_to_come = r->max_tokens - s->n_generated,
                                .n_preemptions = s->n_preemptions,
+                               .whole = s->pooled != NULL,
                                .running = running};
     t->sequences[t->n] = s;
     sl_tasks_update(t, t->n++);

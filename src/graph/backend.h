@@ -36,7 +36,13 @@ typedef struct sl_batch {
     uint32_t n_rows;
     const sl_batch_seq *seqs;
     uint32_t n_seqs;
+    /* The last n_layered rows, those of one sequence, go through parts [part_begin, part_end) of the plan (sl_plan_part)
+     * alone: first from 0 on, in the next run that has such rows from where the last ended. They are the same rows each
+     * time, and none has its logits or hidden state wanted before the last part. 0: all rows go through everything. */
+    uint32_t n_layered;
+    int part_begin, part_end;
 } sl_batch;
+enum { SL_LAYERED_ROWS = 64 }; /* most of n_layered */
 
 typedef struct sl_context_sizes {
     uint32_t max_rows, max_wanted;       /* of a run; those whose logits are wanted */
@@ -68,7 +74,7 @@ typedef struct sl_backend {
     sl_status (*context_open)(const sl_plan *plan, const sl_context_sizes *sizes, sl_threads *pool, sl_context **out,
                               sl_err *err);
     void (*context_close)(sl_context *context);
-    /* Runs the whole plan on a batch. SL_ERR_UNSUPPORTED for a row that needs what the backend lacks. */
+    /* Runs the plan on a batch. SL_ERR_UNSUPPORTED for a row that needs what the backend lacks. */
     sl_status (*run)(sl_context *context, const sl_batch *batch, sl_err *err);
     /* Logits of the index-th wanted row of the last run, the host's to read and write until the next. */
     float *(*logits)(sl_context *context, uint32_t index);

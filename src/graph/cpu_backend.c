@@ -49,8 +49,15 @@ struct sl_context {
     size_t slot_bytes;
     uint32_t *wanted; /* rows whose logits are asked for, then those whose hidden states are */
     uint32_t n_wanted, n_logits;
-    claim *claims;         /* one for each step */
-    const sl_batch *batch; /* of the run in progress */
+    claim *claims; /* one for each step */
+    /* The run in progress, or a stretch of it: steps [begin, end) on rows [0, n_rows) of the batch. */
+    const sl_batch *batch;
+    uint32_t n_rows;
+    int begin, end;
+    /* What layered rows are between two runs: values of the rows, one value after the other. */
+    char *layered;
+    size_t layered_bytes; /* room */
+    int *live;            /* of the cut in question */
     sl_tap_fn *tap;
     void *tap_user;
     const sl_profile *profile;
@@ -59,7 +66,7 @@ struct sl_context {
 static uint32_t domain_rows(const sl_context *context, sl_domain domain)
 {
     const uint32_t n[] = {[SL_DOMAIN_ONE] = 1,
-                          [SL_DOMAIN_ROWS] = context->batch->n_rows,
+                          [SL_DOMAIN_ROWS] = context->n_rows,
                           [SL_DOMAIN_WANTED] = context->n_wanted,
                           [SL_DOMAIN_LOGITS] = context->n_logits};
     return n[domain];
@@ -206,9 +213,9 @@ typedef struct early_piece {
 static void take_early(sl_context *context, int s, early_piece *early)
 {
     const sl_plan *plan = context->plan;
-    while (s < plan->n_steps && plan->steps[s].kind != SL_STEP_MATMUL)
+    while (s < context->end && plan->steps[s].kind != SL_STEP_MATMUL)
         s++;
-    if (early->step || s == plan->n_steps)
+    if (early->step || s == context->end)
         return;
     early->step = &plan->steps[s];
     early->exists = cut_piece(context, early->step, take_piece(context, early->step), &early->piece);
@@ -358,7 +365,7 @@ static void show_taps(const sl_context *context, const sl_step *step)
 static bool is_serial(const sl_context *context, int s)
 {
     const sl_step *step = &context->plan->steps[s];
-    return s < context->plan->n_steps && step->kind == SL_STEP_ROWS && domain_rows(context, step->domain) == 1;
+    return s < context->end && step->kind == SL_STEP_ROWS && domain_rows(context, step->domain) == 1;
 }
 
 /* A worker's notes on step s of a profiled run. */
@@ -376,9 +383,9 @@ static int pass_barrier(sl_context *context, int s, early_piece *early, int64_t 
     int64_t done = marks ? sl_clock_ns() : 0;
     take_early(context, s, early);
     bool last = sl_threads_arrive(context->pool, sl_read_ahead_some, &early->ahead);
-    if (marks && s > 0)
+    if (marks && s > context->begin)
         note(marks, s - 1, done, sl_clock_ns());
-    if (last && s > 0)
+    if (last && s > context->begin)
         show_taps(context, &context->plan->steps[s - 1]);
     for (; is_serial(context, next); next++) {
         if (last) {
@@ -397,11 +404,11 @@ static void worker(void *user, int index, int n_threads)
 {
     sl_context *context = user;
     int64_t *marks = context->profile ? context->profile->marks + (size_t)index * context->profile->stride : NULL;
-    if (marks)
+    if (marks && context->begin == 0)
         marks[0] = sl_clock_ns();
     early_piece early = {0};
-    int s = is_serial(context, 0) ? pass_barrier(context, 0, &early, marks) : 0;
-    while (s < context->plan->n_steps) {
+    int s = is_serial(context, context->begin) ? pass_barrier(context, context->begin, &early, marks) : context->begin;
+    while (s < context->end) {
         run_step(context, &context->plan->steps[s], index, n_threads, &early);
         s = pass_barrier(context, s + 1, &early, marks);
     }
@@ -427,24 +434,41 @@ static void make_parts(sl_context *context, int group)
     context->n_parts[group] = (uint32_t)(part - context->parts[group]);
 }
 
-/* Rows of one sequence at consecutive positions form tiles; the same tiles serve every group with its own blocks. */
-static void make_tiles(sl_context *context, const sl_batch *batch)
+/* How many rows from r on are one sequence's at consecutive positions. */
+static uint32_t count_run(const sl_context *context, uint32_t r)
 {
+    const sl_row *first = &context->batch->rows[r];
+    uint32_t n = 1;
+    while (r + n < context->n_rows && first[n].seq == first->seq && first[n].position == first->position + n)
+        n++;
+    return n;
+}
+
+/* The tile of rows [r, r + n), in every group with the group's own blocks. */
+static void add_tile(sl_context *context, uint32_t r, uint32_t n)
+{
+    const sl_row *first = &context->batch->rows[r];
+    const sl_batch_seq *seq = &context->batch->seqs[first->seq];
+    for (int g = 0; g < context->plan->n_groups; g++)
+        context->tiles[g][context->n_tiles] =
+            (sl_attention_tile){.blocks = seq->blocks[g],
+                                .row = r,
+                                .n_rows = n,
+                                .position = first->position - SL_KV_BLOCK * seq->n_dropped[g]};
+    context->n_tiles++;
+}
+
+/* Rows of one sequence at consecutive positions form tiles. What would be one tile, and too large to be cut by splits, is
+ * one for each worker: there may be fewer KV heads than workers, or one more. */
+static void make_tiles(sl_context *context)
+{
+    const uint32_t n_threads = (uint32_t)sl_threads_count(context->pool);
     context->n_tiles = 0;
-    for (uint32_t r = 0; r < batch->n_rows;) {
-        const sl_row *first = &batch->rows[r];
-        uint32_t n = 1;
-        while (n < SL_ATTENTION_ROWS && r + n < batch->n_rows && first[n].seq == first->seq &&
-               first[n].position == first->position + n)
-            n++;
-        for (int g = 0; g < context->plan->n_groups; g++)
-            context->tiles[g][context->n_tiles] =
-                (sl_attention_tile){.blocks = batch->seqs[first->seq].blocks[g],
-                                    .row = r,
-                                    .n_rows = n,
-                                    .position = first->position - SL_KV_BLOCK * batch->seqs[first->seq].n_dropped[g]};
-        context->n_tiles++;
-        r += n;
+    for (uint32_t r = 0; r < context->n_rows;) {
+        const uint32_t n = count_run(context, r), each = SL_MAX((n + n_threads - 1) / n_threads, (uint32_t)SPLIT_ROWS);
+        const uint32_t most = n > SL_ATTENTION_ROWS ? SL_ATTENTION_ROWS : each;
+        for (uint32_t end = r + n; r < end; r += SL_MIN(most, end - r))
+            add_tile(context, r, SL_MIN(most, end - r));
     }
     for (int g = 0; g < context->plan->n_groups; g++)
         make_parts(context, g);
@@ -495,17 +519,61 @@ static sl_status check_batch(sl_context *context, const sl_batch *batch, sl_err 
         if (row->parent >= 0 || row->adapter || !row->causal)
             SL_FAIL(err, SL_ERR_UNSUPPORTED, "the CPU backend has no draft trees, adapters or bidirectional rows yet");
     }
+    const int n_parts = sl_plan_parts(context->plan);
+    if (batch->n_layered > 0 &&
+        (batch->n_layered > SL_MIN(batch->n_rows, (uint32_t)SL_LAYERED_ROWS) || batch->part_begin < 0 ||
+         batch->part_begin >= batch->part_end || batch->part_end > n_parts))
+        SL_FAIL(err, SL_ERR_ARGUMENT, "%u of %u rows through parts %d to %d of %d", batch->n_layered, batch->n_rows,
+                batch->part_begin, batch->part_end, n_parts);
     return list_wanted(context, batch, err);
+}
+
+/* Steps [begin, end) on the first n_rows rows. */
+static void run_stretch(sl_context *context, int begin, int end, uint32_t n_rows)
+{
+    if (begin == end || n_rows == 0)
+        return;
+    context->begin = begin;
+    context->end = end;
+    context->n_rows = n_rows;
+    make_tiles(context);
+    for (int i = begin; i < end; i++)
+        atomic_store_explicit(&context->claims[i].next, 0, memory_order_relaxed);
+    sl_threads_run(context->pool, worker, context);
+}
+
+/* Copies what the layered rows are at a step from the buffers, or to them. */
+static void keep_layered(sl_context *context, int step, bool back)
+{
+    const uint32_t n = context->batch->n_layered, first = context->batch->n_rows - n;
+    int n_live = sl_plan_live(context->plan, step, context->live);
+    char *kept = context->layered;
+    for (int i = 0; i < n_live; i++) {
+        const size_t bytes = n * sl_value_row_bytes(&context->plan->graph.values[context->live[i]]);
+        char *value = value_row(context, context->live[i], first);
+        memcpy(back ? value : kept, back ? kept : value, bytes);
+        kept += bytes;
+    }
+    SL_ASSERT((size_t)(kept - context->layered) <= context->layered_bytes);
 }
 
 static sl_status cpu_run(sl_context *context, const sl_batch *batch, sl_err *err)
 {
+    const int n_steps = context->plan->n_steps;
     SL_TRY(check_batch(context, batch, err));
-    make_tiles(context, batch);
     context->batch = batch;
-    for (int i = 0; i < context->plan->n_steps; i++)
-        atomic_store_explicit(&context->claims[i].next, 0, memory_order_relaxed);
-    sl_threads_run(context->pool, worker, context);
+    if (batch->n_layered == 0) {
+        run_stretch(context, 0, n_steps, batch->n_rows);
+    } else {
+        const uint32_t n_others = batch->n_rows - batch->n_layered;
+        const int begin = sl_plan_part(context->plan, batch->part_begin),
+                  end = sl_plan_part(context->plan, batch->part_end);
+        run_stretch(context, 0, begin, n_others);
+        keep_layered(context, begin, true);
+        run_stretch(context, begin, end, batch->n_rows);
+        keep_layered(context, end, false);
+        run_stretch(context, end, n_steps, n_others);
+    }
     if (context->profile)
         context->profile->on_run(context->profile->user, batch, context->n_wanted);
     context->batch = NULL;
@@ -553,6 +621,19 @@ static void measure_slots(const sl_plan *plan, const sl_context_sizes *sizes, in
     }
 }
 
+/* Most bytes that layered rows are between two parts. */
+static size_t measure_layered(const sl_plan *plan, int *live)
+{
+    size_t most = 0;
+    for (int i = 1; i < sl_plan_parts(plan); i++) {
+        size_t bytes = 0;
+        for (int n = sl_plan_live(plan, sl_plan_part(plan, i), live); n > 0; n--)
+            bytes += SL_LAYERED_ROWS * sl_value_row_bytes(&plan->graph.values[live[n - 1]]);
+        most = SL_MAX(most, bytes);
+    }
+    return most;
+}
+
 static void cpu_context_bytes(const sl_plan *plan, const sl_context_sizes *sizes, int n_threads, uint64_t *step_bytes,
                               uint64_t *scratch_bytes, uint64_t *kv_bytes)
 {
@@ -584,6 +665,8 @@ static void cpu_context_close(sl_context *context)
         free(context->parts[g]);
     }
     free(context->wanted);
+    free(context->live);
+    free(context->layered);
     free(context->claims);
     free(context->offsets);
     free(context->kv);
@@ -621,6 +704,9 @@ static bool allocate(sl_context *context)
     context->offsets = calloc((size_t)plan->graph.n_values + 1, sizeof *context->offsets);
     context->kv = calloc((size_t)plan->graph.n_layers + 1, sizeof *context->kv);
     context->wanted = calloc((size_t)context->sizes.max_rows + 1, sizeof *context->wanted);
+    context->live = calloc((size_t)plan->graph.n_values + 1, sizeof *context->live);
+    context->layered_bytes = context->live ? measure_layered(plan, context->live) : 0;
+    context->layered = malloc(context->layered_bytes + 1);
     context->claims = aligned_alloc(_Alignof(claim), ((size_t)plan->n_steps + 1) * sizeof *context->claims);
     for (int g = 0; g < plan->n_groups; g++)
         if (!(context->tiles[g] = calloc(context->sizes.max_rows, sizeof *context->tiles[g])) ||
@@ -633,8 +719,8 @@ static bool allocate(sl_context *context)
     context->scratch = sl_pages_alloc((size_t)sl_threads_count(context->pool) * context->scratch_stride);
     context->splits_done = calloc((size_t)context->n_slots * context->slot_heads + 1, sizeof *context->splits_done);
     context->partials = sl_pages_alloc(context->n_slots * context->slot_bytes);
-    return context->offsets && context->kv && context->wanted && context->claims && context->arena &&
-           context->kv_pool && context->scratch && context->splits_done && context->partials;
+    return context->offsets && context->kv && context->wanted && context->live && context->layered && context->claims &&
+           context->arena && context->kv_pool && context->scratch && context->splits_done && context->partials;
 }
 
 static sl_status cpu_context_open(const sl_plan *plan, const sl_context_sizes *sizes, sl_threads *pool,

@@ -166,3 +166,48 @@ uint64_t sl_plan_memory(const sl_plan *plan, uint32_t max_rows, uint32_t max_wan
         *sum_bytes = sum;
     return fits ? total : 0;
 }
+
+/* ---- parts ---- */
+
+int sl_plan_parts(const sl_plan *plan)
+{
+    int n = 0;
+    for (int s = 0; s < plan->n_steps; s++)
+        n += plan->steps[s].kind == SL_STEP_ATTENTION;
+    return SL_MAX(n, 1);
+}
+
+int sl_plan_part(const sl_plan *plan, int i)
+{
+    if (i == 0)
+        return 0;
+    for (int s = 0, n = 0; s < plan->n_steps; s++)
+        if (plan->steps[s].kind == SL_STEP_ATTENTION && n++ == i)
+            return s;
+    return plan->n_steps;
+}
+
+int sl_plan_live(const sl_plan *plan, int step, int *values)
+{
+    enum { NOT, WRITTEN, LIVE };
+    const sl_graph *graph = &plan->graph;
+    const int begin = step < plan->n_steps ? plan->steps[step].begin : graph->n_nodes;
+    int n = 0;
+    for (int i = 0; i < graph->n_values; i++)
+        values[i] = NOT;
+    for (int i = 0; i < begin; i++) {
+        const int output = graph->nodes[i].output;
+        if (output != SL_NONE && graph->values[output].domain == SL_DOMAIN_ROWS)
+            values[output] = WRITTEN;
+    }
+    for (int i = begin; i < graph->n_nodes; i++)
+        for (int j = 0; j < SL_MAX_INPUTS; j++) {
+            const int input = graph->nodes[i].inputs[j];
+            if (input != SL_NONE && values[input] == WRITTEN)
+                values[input] = LIVE;
+        }
+    for (int i = 0; i < graph->n_values; i++)
+        if (values[i] == LIVE)
+            values[n++] = i;
+    return n;
+}

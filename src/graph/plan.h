@@ -49,4 +49,14 @@ SL_WARN_UNUSED sl_status sl_plan_compile(const sl_graph *graph, sl_level level, 
 uint64_t sl_plan_memory(const sl_plan *plan, uint32_t max_rows, uint32_t max_wanted, size_t *offsets,
                         uint64_t *sum_bytes);
 
+/* Parts of a pass, each with one layer's attention, that rows may go through in several runs: part i is steps
+ * [sl_plan_part(plan, i), sl_plan_part(plan, i + 1)), and there are sl_plan_parts(plan), at least 1. The cuts lie before
+ * the attention of all layers but the first. */
+int sl_plan_parts(const sl_plan *plan);
+int sl_plan_part(const sl_plan *plan, int i);
+
+/* Values of domain ROWS that steps before `step` write and others read: all that a row is at that point, besides its KV.
+ * values: room for graph.n_values; returns how many. */
+int sl_plan_live(const sl_plan *plan, int step, int *values);
+
 #endif

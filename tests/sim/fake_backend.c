@@ -14,6 +14,9 @@ struct sl_context {
     sl_context_sizes sizes;
     slot *slots[SL_MAX_KV_GROUPS];
     float *logits; /* max_wanted rows */
+    /* Layered rows on their way: the part they have come to, 0 = none; how many, and the first one's position and block. */
+    int part;
+    uint32_t n_layered, position, block;
     fake_counts counts;
 };
 
@@ -97,13 +100,38 @@ static void check_reads(sl_context *c, const sl_batch *batch, const sl_row *row,
     }
 }
 
+/* Layered rows go on from where they were, with the same blocks, and give nothing before they are through. */
+static void check_layered(sl_context *c, const sl_batch *batch)
+{
+    const sl_row *first = &batch->rows[batch->n_rows - batch->n_layered];
+    const uint32_t block = batch->seqs[first->seq].blocks[0][first->position / SL_KV_BLOCK];
+    const int n_parts = sl_plan_parts(c->plan);
+    if (batch->n_layered > SL_LAYERED_ROWS || batch->part_begin >= batch->part_end || batch->part_end > n_parts)
+        complain(c, first, 0, first->position, "layered rows outside of what there is");
+    if (batch->part_begin > 0 && (batch->part_begin != c->part || batch->n_layered != c->n_layered ||
+                                  first->position != c->position || block != c->block))
+        complain(c, first, 0, first->position, "other layered rows than before");
+    for (uint32_t i = 0; i < batch->n_layered; i++)
+        if (first[i].seq != first->seq || (batch->part_end < n_parts && (first[i].wanted || first[i].hidden)))
+            complain(c, &first[i], 0, first[i].position, "a layered row of two sequences, or wanted before its end");
+    c->part = batch->part_end % n_parts;
+    c->n_layered = batch->n_layered;
+    c->position = first->position;
+    c->block = block;
+    c->counts.n_layered++;
+}
+
 static sl_status fake_run(sl_context *c, const sl_batch *batch, sl_err *err)
 {
     uint32_t n_wanted = 0;
     if (batch->n_rows == 0 || batch->n_rows > c->sizes.max_rows)
         SL_FAIL(err, SL_ERR_ARGUMENT, "a batch of %u rows", batch->n_rows);
     c->counts.n_runs++;
-    for (uint32_t r = 0; r < batch->n_rows; r++) {
+    if (batch->n_layered > 0)
+        check_layered(c, batch);
+    /* Layered rows are written and read when they are through: nobody may need them before. */
+    const uint32_t n_rows = batch->n_rows - (c->part > 0 ? batch->n_layered : 0);
+    for (uint32_t r = 0; r < n_rows; r++) {
         const sl_row *row = &batch->rows[r];
         uint64_t chain = fake_chain(chain_before(c, batch, row), row->position, row->token);
         for (int g = 0; g < c->plan->n_groups; g++) {
@@ -112,7 +140,7 @@ static sl_status fake_run(sl_context *c, const sl_batch *batch, sl_err *err)
                 *s = (slot){.chain = chain, .position = row->position, .token = row->token};
         }
     }
-    for (uint32_t r = 0; r < batch->n_rows; r++) {
+    for (uint32_t r = 0; r < n_rows; r++) {
         const sl_row *row = &batch->rows[r];
         bool last = r + 1 == batch->n_rows || batch->rows[r + 1].seq != row->seq;
         /* A row's reads are nearly those of the row before: the last of each sequence and, at random, some others. */
@@ -126,7 +154,9 @@ static sl_status fake_run(sl_context *c, const sl_batch *batch, sl_err *err)
         fake_logits(own->chain, FAKE_VOCAB, c->logits + (size_t)n_wanted++ * FAKE_VOCAB);
     }
     c->counts.n_rows += batch->n_rows;
-    fake_now_us += fake_run_us(batch->n_rows);
+    fake_now_us += fake_run_us(batch->n_rows - batch->n_layered) + (fake_run_us(batch->n_layered) - fake_run_us(0)) *
+                                                                       (batch->part_end - batch->part_begin) /
+                                                                       sl_plan_parts(c->plan);
     return SL_OK;
 }
 

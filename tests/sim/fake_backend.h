@@ -13,8 +13,8 @@ uint64_t fake_chain(uint64_t before, uint32_t position, uint32_t token);
 void fake_logits(uint64_t chain, uint32_t n_vocab, float *logits);
 
 typedef struct fake_counts {
-    uint64_t n_runs, n_rows, n_copies;
-    uint32_t n_wrong; /* rows that read something else than their own tokens */
+    uint64_t n_runs, n_rows, n_copies, n_layered; /* n_layered: runs with layered rows */
+    uint32_t n_wrong;                             /* rows that read something else than their own tokens */
     char first_wrong[160];
 } fake_counts;
 

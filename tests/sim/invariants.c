@@ -41,13 +41,14 @@ static void check_sequence(const sl_engine *e, const sl_sequence *s, bool runs)
 {
     check_place(e, s);
     for (int g = 0; g < e->model.plan->n_groups; g++) {
-        uint32_t window = e->model.plan->groups[g].window, end = (uint32_t)sl_ceil_div(s->n_done, SL_KV_BLOCK);
+        uint32_t window = e->model.plan->groups[g].window;
+        uint32_t end = (uint32_t)sl_ceil_div(s->n_done + s->n_layered, SL_KV_BLOCK);
         uint32_t seen = window && s->n_done >= window ? (s->n_done - window + 1) / SL_KV_BLOCK : 0;
-        if (!runs && (s->n_taken[g] > 0 || s->n_done > 0 || s->node != SL_NO_NODE))
+        if (!runs && (s->n_taken[g] > 0 || s->n_done > 0 || s->n_layered > 0 || s->node != SL_NO_NODE))
             violation("request %llu waits and holds blocks", (unsigned long long)s->id);
         if (s->n_taken[g] != end)
-            violation("request %llu: %u blocks of group %d for %u positions", (unsigned long long)s->id, s->n_taken[g],
-                      g, s->n_done);
+            violation("request %llu: %u blocks of group %d for %u and %u positions", (unsigned long long)s->id,
+                      s->n_taken[g], g, s->n_done, s->n_layered);
         if (s->n_freed[g] != SL_MIN(seen, end))
             violation("request %llu: blocks from %u on, but the window of group %d begins at %u",
                       (unsigned long long)s->id, s->n_freed[g], g, seen);
@@ -76,8 +77,8 @@ static bool outranks(const sl_sequence *a, const sl_sequence *b)
 }
 
 /* A step beside streams without ITL targets is, by the cost model as it was before the step, within the prompts' factor of
- * what a row for each running task takes and of twice what the model doubts that, but for the block that a prompt gets now
- * and then. What waits after having run may have run until the blocks were given out: the limit with it or without. */
+ * what a row for each running task takes and of twice what the model doubts that, but for the block, or the part of layered
+ * rows, that a prompt gets now and then. What waits after having run may have run until the blocks were given out: the limit with it or without. */
 static void check_limit(const sl_engine *e, const sl_cost *cost, uint32_t n_rows, uint32_t n_streams)
 {
     const sl_tasks *t = &e->tasks;
@@ -86,7 +87,7 @@ static void check_limit(const sl_engine *e, const sl_cost *cost, uint32_t n_rows
     for (uint32_t i = 0; i < t->n; i++) {
         const sl_task *task = &t->tasks[i];
         const bool decodes = task->n_generated > 0 && task->n_left == 1;
-        if (task->itl_target_us > 0)
+        if (task->itl_target_us > 0 || (task->until_part > 0 && task->until_part == task->n_parts_done + 1))
             return;
         if (task->running)
             sl_cost_add(cost, &running, decodes ? task->n_done : 0, 1, 1);
@@ -156,15 +157,18 @@ static void check_victims(const sl_engine *e)
 
 static void check_queues(const sl_engine *e)
 {
-    uint32_t n = 0;
+    uint32_t n = 0, n_layered = 0;
     for (const sl_sequence *s = e->running; s; s = s->next) {
         n++;
+        n_layered += s->n_layered > 0;
         check_sequence(e, s, true);
         for (const sl_sequence *t = s->siblings; t; t = t->next, n++)
             check_sequence(e, t, false);
         if (s->next && !outranks(s, s->next))
             violation("request %llu runs out of order", (unsigned long long)s->id);
     }
+    if (n_layered > 1)
+        violation("layered rows of %u sequences", n_layered);
     if (n != e->n_running || n > e->options.n_sequences)
         violation("%u sequences run, %u are counted, %u allowed", n, e->n_running, e->options.n_sequences);
     for (const sl_sequence *s = e->waiting; s; s = s->next)

@@ -57,6 +57,17 @@ MUTATIONS = {
     "evict-inner": ("blocks are evicted that others stand behind", [
         ("prefix.c", "if (is_idle(t, g, node) && !(is_full && t->nodes[node].n_children > 0))",
          "if (is_idle(t, g, node))")]),
+    "layered-early": ("layered rows count as done before the last part", [
+        ("step.c", "        if (s->n_parts_done > 0) {\n            s->n_planned = 0;\n            return;\n        }\n", "")]),
+    "layered-kept": ("a pre-empted prompt goes on with layered rows whose blocks are gone", [
+        ("step.c", "    s->n_layered = s->n_parts_done = 0;\n", "")]),
+    "layered-last": ("a prompt's last row is layered, though its logits are wanted", [
+        ("schedule.c", "SL_MIN(SL_MIN(room, n_left - 1), (uint32_t)SL_LAYERED_ROWS)",
+         "SL_MIN(SL_MIN(room, n_left), (uint32_t)SL_LAYERED_ROWS)")]),
+    "layered-among": ("other prompts have rows while layered ones are on their way", [
+        ("schedule.c", "        if (layered) {\n            n_prompt_rows", "        if (layered && task->n_rows > 0) {\n            n_prompt_rows")]),
+    "layered-long": ("layered rows go through twice the parts that fit", [
+        ("schedule.c", "double fit = floor((", "double fit = 2 * floor((")]),
     "keep-logits": ("rows without blocks keep the logits that they were to have", [
         ("step.c", "cut_plan(e, s, got - s->n_done);", "s->n_planned = got - s->n_done;")]),
     "evict-pinned": ("pins keep nothing", [

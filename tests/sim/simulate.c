@@ -11,7 +11,7 @@
 #include <string.h>
 
 typedef struct totals {
-    uint64_t n_requests, n_refused, n_steps, n_preemptions, n_hits, n_copies, n_cancelled;
+    uint64_t n_requests, n_refused, n_steps, n_preemptions, n_hits, n_copies, n_cancelled, n_layered;
 } totals;
 
 /* One world from its seed. Returns the digest of its trace. */
@@ -33,6 +33,7 @@ static uint64_t simulate(uint64_t seed, uint32_t n_requests, totals *sum)
     sum->n_preemptions += s.n_preemptions;
     sum->n_hits += s.cached_tokens;
     sum->n_copies += counts->n_copies;
+    sum->n_layered += counts->n_layered;
     sum->n_cancelled += s.n_finished[SL_FINISH_CANCELLED];
     return workload_close(w);
 }
@@ -58,9 +59,9 @@ int main(int argc, char **argv)
     }
     printf("%llu worlds, %llu requests (%llu refused, %llu sequences cancelled), %llu steps, %llu pre-emptions, %llu "
            "prompt "
-           "tokens from the cache, %llu blocks copied: no violation\n",
+           "tokens from the cache, %llu blocks copied, %llu steps with layered rows: no violation\n",
            (unsigned long long)n_seeds, (unsigned long long)sum.n_requests, (unsigned long long)sum.n_refused,
            (unsigned long long)sum.n_cancelled, (unsigned long long)sum.n_steps, (unsigned long long)sum.n_preemptions,
-           (unsigned long long)sum.n_hits, (unsigned long long)sum.n_copies);
+           (unsigned long long)sum.n_hits, (unsigned long long)sum.n_copies, (unsigned long long)sum.n_layered);
     return 0;
 }

@@ -32,7 +32,11 @@ static void require(sl_status status, const sl_err *err)
 
 static sl_engine *open_engine(sl_batching batching)
 {
-    static sl_plan plan = {.groups = {{.n_layers = 1, .block_bytes = 1000}}, .n_groups = 1, .n_steps = 100};
+    static sl_step steps[100]; /* every fifth attention: so many parts */
+    static sl_plan plan = {
+        .groups = {{.n_layers = 1, .block_bytes = 1000}}, .n_groups = 1, .steps = steps, .n_steps = SL_COUNTOF(steps)};
+    for (size_t i = 0; i < SL_COUNTOF(steps); i++)
+        steps[i].kind = i % 5 == 2 ? SL_STEP_ATTENTION : SL_STEP_MATMUL;
     sl_engine_model model = {
         .plan = &plan, .backend = fake_backend(), .n_vocab = FAKE_VOCAB, .context_length = CONTEXT};
     sl_engine_options options = {

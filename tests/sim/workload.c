@@ -32,6 +32,7 @@ typedef struct client {
 struct workload {
     uint64_t random, trace;
     sl_plan plan;
+    sl_step steps[24]; /* of the plan: as many parts */
     sl_engine *engine;
     client *clients;
     uint32_t n_clients, n_submitted, n_over, n_refused;
@@ -73,6 +74,10 @@ static void make_plan(workload *w)
     if (kind == 3)
         w->plan.groups[n++] = (sl_kv_group){.window = window + 1 + draw(w, 40), .n_layers = 2, .block_bytes = 2048};
     w->plan.n_groups = (int)n;
+    w->plan.steps = w->steps;
+    w->plan.n_steps = 1 + (int)draw(w, SL_COUNTOF(w->steps));
+    for (int i = 0; i < w->plan.n_steps; i++)
+        w->steps[i].kind = SL_STEP_ATTENTION;
 }
 
 static void open_engine(workload *w)

@@ -333,6 +333,69 @@ static void test_share(void **state)
 }
 
 /* Targets that leave a prompt nothing: a block of rows now and then all the same. */
+/* Few rows fit beside a stream: more of them go through as many of 30 parts as fit, step by step, and nothing else does. */
+static void test_layered(void **state)
+{
+    (void)state;
+    scene s = open_scene();
+    s.schedule.options.n_parts = 30;
+    sl_task *stream = add_stream(&s, 0), *prompt = add(&s, 100);
+    stream->n_done = 6000;
+    prompt->running = true;
+    prompt->n_done = 300;
+    double limit_us = sl_schedule_limit_us(&s.schedule, &s.cost, s.tasks, s.n, 0), us;
+    uint32_t n_steps = 0, n_rows = 0;
+    while (prompt->n_parts_done < 30) {
+        us = share(&s, 0);
+        assert_int_equal(stream->n_rows, 1);
+        assert_true(n_rows == 0 || prompt->n_rows == n_rows);
+        assert_true(us <= limit_us);
+        prompt->n_layered = n_rows = prompt->n_rows;
+        prompt->n_parts_done = prompt->until_part;
+        n_steps++;
+    }
+    /* 1.8 * 9 ms less the stream's 8 are 8.2 ms for three parts, of which they take 95 %: 58 rows of 1 ms and some 0.33. */
+    assert_int_equal(n_rows, 58);
+    assert_in_range(n_steps, 10, 11);
+    /* On their way nobody else has rows, whatever its rank; without streams they go through the rest at once. */
+    prompt->n_parts_done = 7;
+    sl_task *other = add(&s, 50);
+    other->running = true;
+    other->priority = 5;
+    share(&s, 0);
+    assert_true(other->n_rows == 0 && prompt->n_rows == n_rows && prompt->until_part > 7);
+    stream->running = false;
+    share(&s, 0);
+    assert_true(other->n_rows == 0 && prompt->until_part == 30);
+    /* Where nothing fits they get a part all the same after some steps. */
+    stream->running = true;
+    stream->itl_target_us = 11000; /* less the margin: no more than the stream's own */
+    for (uint32_t i = 0; i < s.schedule.options.ageing_turn; i++) {
+        share(&s, 0);
+        assert_int_equal(prompt->n_rows, 0);
+    }
+    share(&s, 0);
+    assert_true(prompt->n_rows == n_rows && prompt->until_part == 8);
+    stream->itl_target_us = 0;
+    /* None begins where two prompts run, its rows' logits or hidden states are wanted, or the plan has too few parts. */
+    prompt->n_layered = prompt->n_parts_done = 0;
+    share(&s, 0);
+    assert_true(prompt->n_rows + other->n_rows > 0 && prompt->until_part == 0 && other->until_part == 0);
+    s.n--;
+    prompt->n_wanted = 20;
+    share(&s, 0);
+    assert_true(prompt->n_rows > 0 && prompt->until_part == 0);
+    prompt->n_wanted = 1;
+    prompt->whole = true;
+    share(&s, 0);
+    assert_true(prompt->n_rows > 0 && prompt->until_part == 0);
+    prompt->whole = false;
+    s.schedule.options.n_parts = 3;
+    share(&s, 0);
+    assert_true(prompt->n_rows > 0 && prompt->until_part == 0);
+    sl_tenants_close(&s.tenants);
+}
+
 static void test_dry(void **state)
 {
     (void)state;
@@ -611,6 +674,7 @@ int main(void)
         cmocka_unit_test(test_ageing),
         cmocka_unit_test(test_limit),
         cmocka_unit_test(test_share),
+        cmocka_unit_test(test_layered),
         cmocka_unit_test(test_dry),
         cmocka_unit_test(test_may_start),
         cmocka_unit_test(test_batching),
