@@ -103,7 +103,7 @@ static void preempt(sl_engine *e, sl_sequence *s)
     e->n_running -= count_choices(s);
     cut_plan(e, s, 0);
     s->preempted = true;
-    if (s->n_done > 0) { /* else it has only waited so far */
+    if (s->n_done > 0 || s->n_parts_done > 0) { /* else it has only waited so far */
         s->n_preemptions++;
         e->statistics.n_preemptions++;
     }
