@@ -322,7 +322,9 @@ sl_layered sl_schedule_layered(const sl_schedule *schedule, const sl_cost *cost,
 {
     enum { LEAST_PARTS = 3 };      /* in a step: fewer would leave too much of the limit unused */
     const double own_limit = 0.95; /* of it, so that as many fit into the next steps, whatever the model learns */
-    const uint32_t n_parts = schedule->options.n_parts, room = schedule->options.max_rows - work->n_rows;
+    /* There may be a stream for each slot before the rows are through. */
+    const uint32_t n_parts = schedule->options.n_parts, max_rows = schedule->options.max_rows,
+                   room = max_rows - SL_MIN(max_rows, SL_MAX(work->n_rows, schedule->options.n_slots));
     /* The prompt's last row, whose logits are wanted, is computed with everything there. */
     const uint32_t most = SL_MIN(SL_MIN(room, n_left - 1), (uint32_t)SL_LAYERED_ROWS);
     const double others_us = sl_cost_predict_us(cost, work);
