@@ -170,8 +170,8 @@ static void admit(sl_engine *e, int64_t now_us)
         take_out(&e->waiting, s);
         begin_running(e, s);
         task->running = true;
-        sl_tasks_update(t,
-                        t->order[i]); /* what the prefix tree has of it is done; it may have been pushed out just now */
+        /* What the prefix tree has of it is done; it may have been pushed out just now. */
+        sl_tasks_update(t, t->order[i]);
     }
 }
 
