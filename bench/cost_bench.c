@@ -5,10 +5,12 @@
  *
  * -c takes the calling thread's CPU time instead of the wall clock (for one thread on a busy machine); -d prints each
  * step. Prompts of 1 to 1,200 tokens (log-uniform) and answers of 1 to 160, Poisson arrivals in steps, at most 24 at
- * once, prefill in chunks that change from step to step. After every fourth step its batch runs twice more: the same
- * keys and values are written again, so nothing changes, and the difference of the two is what no model can know. */
+ * once, prefill in chunks that change from step to step. Some steps in a row, and again after some others, are run twice
+ * more in their order: the same keys and values are written again, so nothing changes, each step follows the one it has
+ * followed, and the difference of the two runs is what no model can know. */
 #include "app/bundle.h"
 #include "base/clock.h"
+#include "recording.h"
 #include "engine/cost.h"
 #include "engine/step.h"
 
@@ -18,7 +20,16 @@
 #include <string.h>
 #include <time.h>
 
-enum { N_SEQS = 24, LEAST_CHUNK = 32, MOST_CHUNK = 512, MOST_PROMPT = 1200, MOST_ANSWER = 160, WARM_STEPS = 64 };
+enum {
+    N_SEQS = 24,
+    LEAST_CHUNK = 32,
+    MOST_CHUNK = 512,
+    MOST_PROMPT = 1200,
+    MOST_ANSWER = 160,
+    WARM_STEPS = 64,
+    REPEATED = 16,
+    EVERY = 64
+};
 
 static bool by_cpu;
 
@@ -47,13 +58,6 @@ static void fail(const sl_err *err)
     exit(1);
 }
 
-/* Those that ended in this step: their block tables are gone, so the batch can't run again. */
-static int n_ended;
-static void on_event(void *user, const sl_event *event)
-{
-    n_ended += event->kind == SL_EVENT_FINISHED;
-}
-
 static void submit(sl_engine *engine, uint32_t n_vocab)
 {
     uint32_t prompt[MOST_PROMPT];
@@ -64,33 +68,51 @@ static void submit(sl_engine *engine, uint32_t n_vocab)
     sl_request request = {.prompt = prompt,
                           .n_prompt = n,
                           .max_tokens = log_uniform(MOST_ANSWER),
-                          .sampling = sl_sample_params_default(),
-                          .on_event = on_event};
+                          .sampling = sl_sample_params_default()};
     if (sl_engine_submit(engine, &request, NULL, &err) != SL_OK)
         fail(&err);
 }
 
-/* The batch that the engine has just run. */
-static sl_step_work work_of(const sl_engine *e, const sl_cost *cost)
+static recording given; /* to the backend: the last batch, and those before it that are to run again */
+
+/* Layered rows go on from where they were left, which is lost once others went: what runs again may not begin amid them. */
+static bool are_under_way;
+static int n_parts;
+
+static sl_status run_and_record(sl_context *context, const sl_batch *batch, sl_err *err)
+{
+    recording_keep(&given, batch);
+    if (batch->n_layered > 0)
+        are_under_way = batch->part_end < n_parts;
+    return sl_backend_cpu()->run(context, batch, err);
+}
+
+static sl_step_work work_of(const sl_batch *batch, const sl_cost *cost)
 {
     sl_step_work work = {0};
-    for (uint32_t r = 0, n; r < e->n_rows; r += n) {
+    const uint32_t n_whole = batch->n_rows - batch->n_layered;
+    for (uint32_t r = 0, n; r < n_whole; r += n) {
         uint32_t n_wanted = 0;
-        for (n = 0; r + n < e->n_rows && e->rows[r + n].seq == e->rows[r].seq; n++)
-            n_wanted += e->rows[r + n].wanted;
-        sl_cost_add(cost, &work, e->rows[r].position, n, n_wanted);
+        for (n = 0; r + n < n_whole && batch->rows[r + n].seq == batch->rows[r].seq; n++)
+            n_wanted += batch->rows[r + n].wanted;
+        sl_cost_add(cost, &work, batch->rows[r].position, n, n_wanted);
     }
+    if (batch->n_layered > 0)
+        sl_cost_add_layered(cost, &work, batch->rows[n_whole].position, batch->n_layered,
+                            (double)(batch->part_end - batch->part_begin) / n_parts);
     return work;
 }
 
-static double repeat(sl_engine *e)
+/* Runs the recorded batches again; took[i] = time of each. */
+static void repeat(sl_engine *e, double took[REPEATED])
 {
-    sl_batch batch = {.rows = e->rows, .n_rows = e->n_rows, .seqs = e->seqs, .n_seqs = e->n_seqs};
     sl_err err;
-    double begin = now_us();
-    if (e->model.backend->run(e->context, &batch, &err) != SL_OK)
-        fail(&err);
-    return now_us() - begin;
+    for (size_t i = 0; i < given.n; i++) {
+        double begin = now_us();
+        if (sl_backend_cpu()->run(e->context, &given.batches[i], &err) != SL_OK)
+            fail(&err);
+        took[i] = now_us() - begin;
+    }
 }
 
 static int by_value(const void *a, const void *b)
@@ -111,30 +133,39 @@ static void run(sl_engine *engine, sl_cost *cost, uint32_t n_vocab, int n_steps,
     double *errors = calloc((size_t)n_steps, sizeof *errors), *spread = calloc((size_t)n_steps, sizeof *spread);
     double *first = calloc(WARM_STEPS, sizeof *first);
     size_t n_errors = 0, n_spread = 0, n_first = 0;
+    int next = 0; /* step from which on steps are recorded again */
+    bool records = false;
     for (int i = 0; i < n_steps; i++) {
         bool busy;
         sl_err err;
         for (double more = i == 0 ? 0 : uniform(); more < 0.12; more = uniform())
             submit(engine, n_vocab);
         engine->tasks.schedule.options.max_rows = N_SEQS + LEAST_CHUNK + log_uniform(MOST_CHUNK - N_SEQS - LEAST_CHUNK);
-        n_ended = 0;
+        records = records || (i >= next && !are_under_way);
         double begin = now_us();
         if (sl_engine_step(engine, sl_clock_us(), &busy, &err) != SL_OK)
             fail(&err);
         double took = now_us() - begin;
         if (engine->n_rows == 0)
             continue;
-        sl_step_work work = work_of(engine, cost);
+        sl_step_work work = work_of(&given.batches[given.n - 1], cost);
         double predicted = sl_cost_predict_us(cost, &work), error = fabs(predicted / took - 1);
         if (details)
-            printf("step %u %u %.1f %.1f %.1f %.1f\n", work.n_rows, work.n_wanted, work.row_positions,
-                   work.tile_positions, took, predicted);
+            printf("step %u %u %.1f %.1f %u %.3f %.1f %.1f\n", work.n_rows, work.n_wanted, work.row_positions,
+                   work.tile_positions, work.n_layered, work.layered_share, took, predicted);
         *(i < WARM_STEPS ? &first[n_first++] : &errors[n_errors++]) = error;
         sl_cost_observe(cost, &work, took);
-        if (i % 4 == 0 && n_ended == 0) {
-            double one = repeat(engine), other = repeat(engine);
-            spread[n_spread++] = fabs(one / other - 1);
+        if (given.n == REPEATED) {
+            double one[REPEATED], other[REPEATED];
+            repeat(engine, one);
+            repeat(engine, other);
+            for (size_t k = 0; k < REPEATED; k++)
+                spread[n_spread++] = fabs(one[k] / other[k] - 1);
+            next = i + EVERY - REPEATED;
+            records = false;
         }
+        if (!records)
+            recording_forget(&given);
     }
     report("first steps, from the prior", first, n_first);
     report("predicted against measured", errors, n_errors);
@@ -174,6 +205,11 @@ int main(int argc, char **argv)
     sl_engine_options engine_options = {
         .n_sequences = N_SEQS, .context = MOST_PROMPT + MOST_ANSWER + 1, .chunk = MOST_CHUNK, .no_prefix_cache = true};
     sl_engine_model engine_model = sl_engine_model_of(model);
+    sl_backend recording_backend = *engine_model.backend;
+    recording_backend.run = run_and_record;
+    engine_model.backend = &recording_backend;
+    given.n_groups = sl_model_plan(model)->n_groups;
+    n_parts = sl_plan_parts(sl_model_plan(model));
     if (sl_engine_open(&engine_model, &engine_options, sl_bundle_threads(bundle), &engine, &err) != SL_OK)
         fail(&err);
     sl_cost_init(&cost, sl_model_plan(model), sl_threads_count(sl_bundle_threads(bundle)));

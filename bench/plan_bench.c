@@ -8,6 +8,7 @@
  * "inside" is the share of the engine's own run that its backend had, which no drift between two runs can touch. Copying
  * the batches counts as the engine's time. */
 #include "app/bundle.h"
+#include "recording.h"
 #include "engine/step.h"
 
 #include <stddef.h>
@@ -29,13 +30,8 @@ typedef struct settings {
     bool json;
 } settings;
 
-/* What the backend was given. */
-static struct recording {
-    int n_groups;
-    sl_batch *batches;
-    size_t n, capacity;
-    moment spent; /* in the backend */
-} recording;
+static recording given; /* to the backend */
+static moment spent;    /* there */
 
 /* Of each round: the engine's run, the backend's part of it, and the replay. */
 typedef struct round_times {
@@ -77,60 +73,14 @@ static void require(sl_status status, const sl_err *err)
 
 /* ---- recording ---- */
 
-static void *copy_of(const void *from, size_t n_bytes)
-{
-    void *to = malloc(n_bytes);
-    if (!to)
-        fail("no memory");
-    return memcpy(to, from, n_bytes);
-}
-
-static void forget(void)
-{
-    for (size_t i = 0; i < recording.n; i++) {
-        const sl_batch *b = &recording.batches[i];
-        for (uint32_t s = 0; s < b->n_seqs; s++)
-            for (int g = 0; g < recording.n_groups; g++)
-                free((void *)(uintptr_t)b->seqs[s].blocks[g]);
-        free((void *)(uintptr_t)b->rows);
-        free((void *)(uintptr_t)b->seqs);
-    }
-    recording.n = 0;
-    recording.spent = (moment){0};
-}
-
-/* Copies a batch with its block tables, as far as its rows reach. */
-static void keep(const sl_batch *batch)
-{
-    if (recording.n == recording.capacity) {
-        recording.capacity = recording.capacity ? 2 * recording.capacity : 1024;
-        recording.batches = realloc(recording.batches, recording.capacity * sizeof *recording.batches);
-        if (!recording.batches)
-            fail("no memory");
-    }
-    sl_batch_seq *seqs = copy_of(batch->seqs, batch->n_seqs * sizeof *seqs);
-    for (uint32_t r = 0; r < batch->n_rows; r++) {
-        const sl_row *row = &batch->rows[r];
-        if (r + 1 < batch->n_rows && row[1].seq == row->seq)
-            continue; /* the last row of a sequence reaches farthest */
-        for (int g = 0; g < recording.n_groups; g++)
-            seqs[row->seq].blocks[g] =
-                copy_of(batch->seqs[row->seq].blocks[g], (row->position / SL_KV_BLOCK + 1) * sizeof *seqs->blocks[g]);
-    }
-    sl_batch copy = *batch;
-    copy.rows = copy_of(batch->rows, batch->n_rows * sizeof *batch->rows);
-    copy.seqs = seqs;
-    recording.batches[recording.n++] = copy;
-}
-
 static sl_status run_and_record(sl_context *context, const sl_batch *batch, sl_err *err)
 {
-    keep(batch);
+    recording_keep(&given, batch);
     moment begin = now();
     sl_status status = sl_backend_cpu()->run(context, batch, err);
     moment took = since(begin);
     for (int i = 0; i < N_CLOCKS; i++)
-        recording.spent.us[i] += took.us[i];
+        spent.us[i] += took.us[i];
     return status;
 }
 
@@ -143,7 +93,8 @@ static void run_engine(sl_engine *engine, const settings *s, uint32_t n_vocab, r
     bool busy = true;
     if (!prompt)
         fail("no memory");
-    forget();
+    recording_forget(&given);
+    spent = (moment){0};
     moment begin = now();
     for (uint32_t i = 0; i < s->n_requests; i++) {
         for (uint32_t t = 0; t < s->n_prompt; t++) {
@@ -159,8 +110,8 @@ static void run_engine(sl_engine *engine, const settings *s, uint32_t n_vocab, r
     while (busy)
         require(sl_engine_step(engine, sl_clock_us(), &busy, &err), &err);
     times->engine = since(begin);
-    times->inside = recording.spent;
-    times->n_steps = recording.n;
+    times->inside = spent;
+    times->n_steps = given.n;
     free(prompt);
 }
 
@@ -168,8 +119,8 @@ static void run_plan(sl_engine *engine, round_times *times)
 {
     sl_err err;
     moment begin = now();
-    for (size_t i = 0; i < recording.n; i++)
-        require(sl_backend_cpu()->run(engine->context, &recording.batches[i], &err), &err);
+    for (size_t i = 0; i < given.n; i++)
+        require(sl_backend_cpu()->run(engine->context, &given.batches[i], &err), &err);
     times->plan = since(begin);
 }
 
@@ -235,7 +186,7 @@ static void measure(const settings *s, const sl_bundle *bundle)
     engine_model.backend = &backend;
     sl_engine_options options = {
         .n_sequences = s->n_requests, .context = s->n_prompt + s->n_answer, .no_prefix_cache = true};
-    recording.n_groups = sl_model_plan(model)->n_groups;
+    given.n_groups = sl_model_plan(model)->n_groups;
     require(sl_engine_open(&engine_model, &options, sl_bundle_threads(bundle), &engine, &err), &err);
     for (uint32_t i = 0; i < WARM_ROUNDS + s->n_rounds; i++) {
         round_times *times = &rounds[i < WARM_ROUNDS ? 0 : i - WARM_ROUNDS];
@@ -243,8 +194,9 @@ static void measure(const settings *s, const sl_bundle *bundle)
         run_plan(engine, times);
     }
     report(s, rounds);
-    forget();
-    free(recording.batches);
+    recording_forget(&given);
+    spent = (moment){0};
+    free(given.batches);
     sl_engine_close(engine);
 }
 

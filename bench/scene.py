@@ -9,6 +9,7 @@ the trace, and of the trace the requests of TENANT alone), and what the two cost
 """
 
 import argparse
+import bisect
 import collections
 import dataclasses
 import json
@@ -137,19 +138,25 @@ def figures(answers):
             "gap_max_s": max(gaps, default=0.0)}
 
 
+def own_time(times, alone, begin, end):
+    """How long a stream took, when there was nothing else, for the chunks that came between begin and end."""
+    first, behind = (min(bisect.bisect_right(times, at), len(alone)) for at in (begin, end))
+    return alone[behind - 1] - alone[first - 1] if 0 < first < behind else 0.0
+
+
 def compare(against, together, alone, tenant):
     """What the streams and the tenant's long prompts cost each other in one round.
 
-    The streams' share of the time to a first token is estimated: the chunks that a stream got meanwhile, times the median
-    gap when they have the machine to themselves. 1.25 / (1 - share) of the time alone is what the prompt may take."""
+    The streams' share of the time to a first token is what they took for the same chunks when they had the machine to
+    themselves. 1.25 / (1 - share) of the time alone is what the prompt may take."""
     streams = [answer for answer in together if answer.tenant != tenant]
     prompts = [answer for answer in together if answer.tenant == tenant]
     step = statistics.median(gap for answer in against for _, gap in answer.gaps())
     shares, meanwhile = [], []
     for prompt in prompts:
         begin, end = prompt.sent, prompt.times[0]
-        chunks = sum(begin < at <= end for answer in streams for at in answer.times)
-        shares.append(chunks / len(streams) * step / (end - begin))
+        shares.append(statistics.mean(own_time(answer.times, alike.times, begin, end) / (end - begin)
+                                      for answer, alike in zip(streams, against)))
         meanwhile += [gap for answer in streams for at, gap in answer.gaps() if begin < at and at - gap < end]
     share = statistics.mean(shares)
     ttft, ttft_alone = (statistics.median(answer.times[0] - answer.sent for answer in answers)
