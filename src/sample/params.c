@@ -1,7 +1,6 @@
 #include "sample/sampler.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 sl_sample_params sl_sample_params_default(void)
 {
@@ -48,25 +47,16 @@ static bool test_bit(const uint8_t *bits, uint32_t i)
     return bits[i / 8] >> i % 8 & 1;
 }
 
-/* Whether a text that ends in the beginning of one bad word (all of it but its last token) ends in another's as well. */
-static bool begins_within(const sl_token_list *word, const sl_token_list *longest)
-{
-    return word->n <= longest->n && (word->n == 1 || memcmp(longest->tokens + (longest->n - word->n), word->tokens,
-                                                            (word->n - 1) * sizeof *word->tokens) == 0);
-}
-
-/* Marks the tokens that are ruled out where `longest` is the longest bad word that has begun; returns how many there are. */
-static uint32_t mark_ruled_out(const sl_sample_params *params, const sl_token_list *longest, uint32_t n_vocab,
-                               uint8_t *out)
+/* Marks the tokens that are ruled out from the beginning; returns how many there are. */
+static uint32_t mark_ruled_out(const sl_sample_params *params, uint32_t n_vocab, uint8_t *out)
 {
     uint32_t n = 0;
     size_t n_stops = params->min_tokens > 0 ? params->stop_tokens.n : 0;
-    memset(out, 0, n_vocab / 8 + 1);
     for (size_t i = 0; i < n_stops + params->n_bad_words; i++) {
         const sl_token_list *word = i < n_stops ? NULL : &params->bad_words[i - n_stops];
-        if (word && !begins_within(word, longest))
+        if (word && word->n != 1)
             continue;
-        uint32_t token = word ? word->tokens[word->n - 1] : params->stop_tokens.tokens[i];
+        uint32_t token = word ? word->tokens[0] : params->stop_tokens.tokens[i];
         if (token >= n_vocab || test_bit(out, token))
             continue;
         out[token / 8] |= (uint8_t)(1 << token % 8);
@@ -75,35 +65,22 @@ static uint32_t mark_ruled_out(const sl_sample_params *params, const sl_token_li
     return n;
 }
 
-/* Whether a token can be chosen where `longest` is the longest bad word that has begun. */
-static bool leaves_token(const sl_sample_params *params, const sl_token_list *longest, uint32_t n_vocab,
-                         uint8_t *ruled_out)
-{
-    const sl_token_list *allowed = &params->allowed_tokens;
-    bool left = mark_ruled_out(params, longest, n_vocab, ruled_out) < n_vocab && allowed->n == 0;
-    for (size_t i = 0; i < allowed->n && !left; i++)
-        left = allowed->tokens[i] >= n_vocab || !test_bit(ruled_out, allowed->tokens[i]);
-    return left;
-}
-
 sl_status sl_sample_params_check_left(const sl_sample_params *params, uint32_t n_vocab, sl_err *err)
 {
-    const uint32_t any = 0;
-    const sl_token_list none = {&any, 1}; /* a word of one token begins before its only one: anywhere */
-    const size_t n_ruled = (params->min_tokens > 0 ? params->stop_tokens.n : 0) + params->n_bad_words;
-    if (n_ruled == 0 || (params->allowed_tokens.n == 0 && n_ruled < n_vocab))
+    const sl_token_list *allowed = &params->allowed_tokens;
+    if ((params->min_tokens == 0 || params->stop_tokens.n == 0) && params->n_bad_words == 0)
         return SL_OK;
-    uint8_t *ruled_out = malloc(n_vocab / 8 + 1);
+    uint8_t *ruled_out = calloc(n_vocab / 8 + 1, 1);
     if (!ruled_out)
         SL_FAIL(err, SL_ERR_NOMEM, "no memory for a mask of %u tokens", n_vocab);
-    bool left = leaves_token(params, &none, n_vocab, ruled_out);
-    for (size_t i = 0; i < params->n_bad_words && left; i++)
-        left = params->bad_words[i].n == 1 || leaves_token(params, &params->bad_words[i], n_vocab, ruled_out);
+    bool left = mark_ruled_out(params, n_vocab, ruled_out) < n_vocab && allowed->n == 0;
+    for (size_t i = 0; i < allowed->n && !left; i++)
+        left = allowed->tokens[i] >= n_vocab || !test_bit(ruled_out, allowed->tokens[i]);
     free(ruled_out);
     if (!left)
         SL_FAIL(err, SL_ERR_ARGUMENT,
-                "no token is left to choose at some place: min_tokens rules out those that end the answer, bad_words "
-                "some, and allowed_tokens names no others");
+                "no token is left to choose: min_tokens rules out those that end the answer, bad_words some, and "
+                "allowed_tokens names no others");
     return SL_OK;
 }
 

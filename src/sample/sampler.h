@@ -35,8 +35,9 @@ enum { SL_MAX_BAD_WORDS = 1024, SL_MAX_BAD_WORD = 256 /* tokens of one */ };
  * three as OpenAI's API), tokens in any list below n_vocab, bad words not empty. And sl_sample_params_check_left. */
 SL_WARN_UNUSED sl_status sl_sample_params_check(const sl_sample_params *params, uint32_t n_vocab, sl_err *err);
 
-/* SL_ERR_ARGUMENT when there is a text after which stop tokens before min_tokens and bad words leave no token of those
- * allowed; also part of sl_sample_params_check. SL_ERR_NOMEM. */
+/* SL_ERR_ARGUMENT when stop tokens before min_tokens and bad words of one token leave no token, of those allowed, to begin
+ * with; also part of sl_sample_params_check. Longer bad words may still do so later: sl_sampler_sample fails then.
+ * SL_ERR_NOMEM. */
 SL_WARN_UNUSED sl_status sl_sample_params_check_left(const sl_sample_params *params, uint32_t n_vocab, sl_err *err);
 
 typedef struct sl_sampled {

@@ -198,8 +198,7 @@ static sl_status settle_stop_tokens(const sl_bundle *bundle, sl_api_request *req
     if (status == SL_OK)
         return SL_OK;
     bool early = params.min_tokens > 0, words = params.n_bad_words > 0, allowed = params.allowed_tokens.n > 0;
-    return sl_api_fail(error, status, 400, early ? "min_tokens" : "bad_words",
-                       "no token may be left to choose: %s%s%s%s",
+    return sl_api_fail(error, status, 400, early ? "min_tokens" : "bad_words", "no token is left to choose: %s%s%s%s",
                        early ? "'min_tokens' rules out those that end the answer" : "", early && words ? ", " : "",
                        words ? "'bad_words' some" : "", allowed ? ", and 'allowed_token_ids' names no others" : "");
 }
