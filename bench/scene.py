@@ -141,7 +141,7 @@ def figures(answers):
 def own_time(times, alone, begin, end):
     """How long a stream took, when there was nothing else, for the chunks that came between begin and end."""
     first, behind = (min(bisect.bisect_right(times, at), len(alone)) for at in (begin, end))
-    return alone[behind - 1] - alone[first - 1] if 0 < first < behind else 0.0
+    return alone[behind - 1] - alone[max(first, 1) - 1] if behind > 0 else 0.0
 
 
 def compare(against, together, alone, tenant):

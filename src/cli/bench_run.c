@@ -38,10 +38,16 @@ static void on_event(void *user, const sl_event *event)
     }
 }
 
-/* Steps in which sequences decode while others still read their prompts. */
+/* Rows of a step: the engine takes no more than a sequence may have tokens, so contexts are as long at least. */
+static uint32_t step_rows(const sl_bench *bench)
+{
+    return SL_MIN(bench->chunk, sl_model_get_info(sl_bundle_model(bench->bundle))->context_length);
+}
+
+/* Steps in which sequences decode while others still read their prompts, in full chunks. */
 static uint32_t mixed_steps(const sl_bench *bench, const sl_bench_task *task)
 {
-    uint64_t rows = (uint64_t)task->n_seqs * task->n_prompt, room = SL_MAX(bench->chunk, task->n_seqs + 1);
+    uint64_t rows = (uint64_t)task->n_seqs * task->n_prompt, room = SL_MAX(step_rows(bench), task->n_seqs + 1);
     return task->n_seqs == 1 ? 0 : (uint32_t)sl_ceil_div(rows, room - task->n_seqs) + 1;
 }
 
@@ -94,6 +100,9 @@ static sl_status run_measured(const sl_bench_task *task, uint32_t n_steps, progr
         start_ns = sl_clock_ns();
         for (uint32_t i = 0; i < n_steps; i++)
             SL_TRY(step(task, p, err));
+        if (p->n_finished > 0)
+            SL_FAIL(err, SL_ERR_INTERNAL, "%u of %u sequences ended before they were measured", p->n_finished,
+                    task->n_seqs);
     }
     *seconds = (double)SL_MAX(sl_clock_ns() - start_ns, 1) / 1e9;
     return SL_OK;
@@ -145,7 +154,8 @@ static sl_status open_engine(sl_bench *bench, sl_bench_task *task, sl_err *err)
         .n_sequences = task->n_seqs,
         .chunk = bench->chunk,
         .no_prefix_cache = true, /* each repetition computes its prompts */
-        .context = task->n_prompt + task->n_decode + mixed_steps(bench, task) + 2,
+        .full_chunks = true,     /* in the steps that mixed_steps counts */
+        .context = SL_MAX(task->n_prompt + task->n_decode + mixed_steps(bench, task) + 2, step_rows(bench)),
     };
     uint32_t longest = sl_model_get_info(model)->context_length;
     if (options.context > longest)

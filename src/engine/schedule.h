@@ -24,7 +24,8 @@
  * Nothing starves. A task that has waited ageing_us since it arrived is overdue; after ageing_turn steps that computed
  * prompts, the one that is longest overdue goes first, before every priority, and nobody else starts until it has got
  * rows. So a request waits at most ageing_us, and then (ageing_turn + 1) steps for each step that it and those overdue
- * before it need, and one answer's length where all slots are taken.
+ * before it need, and one answer's length where all slots are taken; and once until layered rows that are under way are
+ * through (below): (ageing_turn + 1) steps for each part that they still have, at worst.
  *
  * The time of a step with prompts is limited for the sake of the streams that decode beside them:
  *   - a stream with an ITL target must have its token in time: the limit is what is left of the target, less the margin
@@ -43,8 +44,9 @@
  * A chunk of few rows is dear: however few they are, all keys and values before them are read. So where one prompt runs and
  * the limit leaves it few rows, more of them (up to a tile of attention) go through the layers in several steps, as many
  * layers in each as the limit allows, while the streams go through all of them in every step. Nothing else is computed of
- * a prompt meanwhile. (Layered prefill: Lee et al. 2025, arXiv 2510.08055, who spare experts' weights by it.)
- *   If that leaves no row for a prompt for ageing_turn steps, it gets one KV block of rows all the same. */
+ * a prompt meanwhile, whatever its rank. (Layered prefill: Lee et al. 2025, arXiv 2510.08055, who spare experts' weights by it.)
+ *   If that leaves no row for a prompt for ageing_turn steps, it gets one KV block of rows all the same; layered rows that
+ * are under way one part. */
 #ifndef SL_ENGINE_SCHEDULE_H
 #define SL_ENGINE_SCHEDULE_H
 

@@ -38,7 +38,7 @@ typedef struct sl_batch {
     uint32_t n_seqs;
     /* The last n_layered rows, those of one sequence, go through parts [part_begin, part_end) of the plan (sl_plan_part)
      * alone: first from 0 on, in the next run that has such rows from where the last ended. They are the same rows each
-     * time, and none has its logits or hidden state wanted before the last part. 0: all rows go through everything. */
+     * time, and none has its logits or hidden state wanted. 0: all rows go through everything. */
     uint32_t n_layered;
     int part_begin, part_end;
 } sl_batch;

@@ -472,14 +472,32 @@ static sl_status check_batch(sl_context *context, const sl_batch *batch, sl_err 
          batch->part_begin >= batch->part_end || batch->part_end > n_parts))
         SL_FAIL(err, SL_ERR_ARGUMENT, "%u of %u rows through parts %d to %d of %d", batch->n_layered, batch->n_rows,
                 batch->part_begin, batch->part_end, n_parts);
+    for (uint32_t r = batch->n_rows - batch->n_layered; r < batch->n_rows; r++)
+        if (batch->rows[r].wanted || batch->rows[r].hidden)
+            SL_FAIL(err, SL_ERR_ARGUMENT, "logits or hidden state of row %u wanted, which goes through parts", r);
     return list_wanted(context, batch, err);
+}
+
+/* A profiled run goes on behind steps [begin, end), which had nothing to do. */
+static void pass_over(const sl_context *context, int begin, int end)
+{
+    const int64_t now = sl_clock_ns();
+    for (int w = 0; context->profile && w < sl_threads_count(context->pool); w++) {
+        int64_t *marks = context->profile->marks + (size_t)w * context->profile->stride;
+        if (begin == 0)
+            marks[0] = now;
+        for (int s = begin; s < end; s++)
+            note(marks, s, now, now);
+    }
 }
 
 /* Steps [begin, end) on the first n_rows rows. */
 static void run_stretch(sl_context *context, int begin, int end, uint32_t n_rows)
 {
-    if (begin == end || n_rows == 0)
+    if (begin == end || n_rows == 0) {
+        pass_over(context, begin, end);
         return;
+    }
     context->begin = begin;
     context->end = end;
     context->n_rows = n_rows;

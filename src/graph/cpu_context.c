@@ -44,16 +44,20 @@ static void measure_slots(const sl_plan *plan, const sl_context_sizes *sizes, in
     }
 }
 
-/* Most bytes that layered rows are between two parts. */
-static size_t measure_layered(const sl_plan *plan, int *live)
+/* Most bytes that layered rows are between two parts; without memory to find out, more than can be had. */
+static size_t measure_layered(const sl_plan *plan)
 {
     size_t most = 0;
+    int *live = calloc((size_t)plan->graph.n_values + 1, sizeof *live);
+    if (!live)
+        return PTRDIFF_MAX;
     for (int i = 1; i < sl_plan_parts(plan); i++) {
         size_t bytes = 0;
         for (int n = sl_plan_live(plan, sl_plan_part(plan, i), live); n > 0; n--)
             bytes += SL_LAYERED_ROWS * sl_value_row_bytes(&plan->graph.values[live[n - 1]]);
         most = SL_MAX(most, bytes);
     }
+    free(live);
     return most;
 }
 
@@ -64,7 +68,8 @@ void sl_cpu_context_bytes(const sl_plan *plan, const sl_context_sizes *sizes, in
     uint32_t n_slots, slot_heads;
     size_t slot_bytes;
     measure_slots(plan, sizes, n_threads, &n_slots, &slot_bytes, &slot_heads);
-    *scratch_bytes = (uint64_t)n_threads * scratch_stride(plan) + (uint64_t)n_slots * slot_bytes;
+    *scratch_bytes =
+        (uint64_t)n_threads * scratch_stride(plan) + (uint64_t)n_slots * slot_bytes + measure_layered(plan);
     *kv_bytes = 0;
     for (int g = 0; g < plan->n_groups; g++) {
         uint64_t bytes;
@@ -128,7 +133,7 @@ static bool allocate(sl_context *context)
     context->kv = calloc((size_t)plan->graph.n_layers + 1, sizeof *context->kv);
     context->wanted = calloc((size_t)context->sizes.max_rows + 1, sizeof *context->wanted);
     context->live = calloc((size_t)plan->graph.n_values + 1, sizeof *context->live);
-    context->layered_bytes = context->live ? measure_layered(plan, context->live) : 0;
+    context->layered_bytes = measure_layered(plan);
     context->layered = malloc(context->layered_bytes + 1);
     context->claims = aligned_alloc(_Alignof(claim), ((size_t)plan->n_steps + 1) * sizeof *context->claims);
     for (int g = 0; g < plan->n_groups; g++)

@@ -40,13 +40,14 @@ static size_t align16(size_t n)
     return (n + 15) & ~(size_t)15;
 }
 
-/* The larger of the work structs in ref/attention_tmpl.h and x86/: k, v, acc, score (at least 12 rows), q, max, sum, keep,
- * all_max, all_sum. */
+/* The largest of the work structs in ref/attention_tmpl.h and x86/: k, v, acc, score (at least 12 rows), q, max, sum, keep,
+ * all_max, all_sum; for few queries k or v, the scores of a split, acc. */
 size_t sl_attention_scratch_bytes(uint32_t n_heads, uint32_t n_kv_heads, uint32_t head_dim)
 {
     size_t n = (size_t)n_heads / n_kv_heads * SL_ATTENTION_ROWS, padded = align16(head_dim);
     size_t floats = SL_KV_CHUNK * (head_dim + padded) + n * (padded + SL_KV_CHUNK) + align16(n * head_dim);
-    return (floats + 5 * align16(n)) * sizeof(float);
+    size_t few = SL_KV_CHUNK * head_dim + SL_MIN(n, (size_t)SL_ATTENTION_FEW) * (SL_KV_SPLIT + padded);
+    return SL_MAX(floats + 5 * align16(n), few) * sizeof(float);
 }
 
 size_t sl_attention_partial_elems(const sl_attention *args, uint32_t n_rows)

@@ -162,7 +162,10 @@ typedef struct sl_attention_tile {
     uint32_t row, n_rows;   /* rows [row, row + n_rows) of q and out; n_rows <= SL_ATTENTION_ROWS */
     uint32_t position;      /* of the first row; row i sees positions [max(0, p - window + 1), p], p = position + i */
 } sl_attention_tile;
-enum { SL_ATTENTION_ROWS = 64 };
+enum {
+    SL_ATTENTION_ROWS = 64,
+    SL_ATTENTION_FEW = 48, /* most queries (rows times query heads) that a kernel may take a split at a time */
+};
 
 /* out[r][h] = sum_p softmax_p(scale * q[r][h] . k[p][h / (n_heads / n_kv_heads)]) * v[p][...], K and V as float32.
  * Within a split of 256 positions one pass with the online softmax (Milakov and Gimelshein 2018) over chunks of 64, in

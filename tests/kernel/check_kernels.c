@@ -293,7 +293,7 @@ static void check_attention_once(const line *l, const sl_kernels *base, const sl
 
 static void check_attention(const line *l, const sl_kernels *base, const sl_kernels *k)
 {
-    const uint32_t dims[] = {64, 64, 64, 128, 16, 80, 8, 24, 100, 20, 33, 256};
+    const uint32_t dims[] = {64, 64, 64, 128, 32, 96, 16, 80, 8, 24, 100, 20, 33, 256};
     for (size_t i = small ? SL_COUNTOF(dims) - 3 : 0; i < SL_COUNTOF(dims) - small; i++)
         for (int type = 0; type < SL_KV_TYPE_COUNT; type++)
             check_attention_once(l, base, k, (sl_kv_type)type, dims[i]);

@@ -112,8 +112,8 @@ static void check_layered(sl_context *c, const sl_batch *batch)
                                   first->position != c->position || block != c->block))
         complain(c, first, 0, first->position, "other layered rows than before");
     for (uint32_t i = 0; i < batch->n_layered; i++)
-        if (first[i].seq != first->seq || (batch->part_end < n_parts && (first[i].wanted || first[i].hidden)))
-            complain(c, &first[i], 0, first[i].position, "a layered row of two sequences, or wanted before its end");
+        if (first[i].seq != first->seq || first[i].wanted || first[i].hidden)
+            complain(c, &first[i], 0, first[i].position, "a layered row of two sequences, or wanted");
     c->part = batch->part_end % n_parts;
     c->n_layered = batch->n_layered;
     c->position = first->position;

@@ -21,7 +21,8 @@ ENGINE = ROOT / "src" / "engine"
 
 # Programs that may notice, in this order, with their arguments.
 PROGRAMS = [("tests/sim/test_memory", []), ("tests/unit/test_schedule", []), ("tests/sim/simulate", ["1", "20"]),
-            ("tests/unit/test_schedule_trace", []), ("tests/sim/simulate", ["21", "380"])]
+            ("tests/unit/test_schedule_trace", []), ("tests/sim/simulate", ["55284", "1"]),
+            ("tests/sim/simulate", ["21", "380"])]
 
 # Name -> (what is wrong then, [(file, text, replacement), ...]).
 MUTATIONS = {
@@ -68,6 +69,11 @@ MUTATIONS = {
         ("schedule.c", "        if (layered) {\n            n_prompt_rows", "        if (layered && task->n_rows > 0) {\n            n_prompt_rows")]),
     "layered-long": ("layered rows go through twice the parts that fit", [
         ("schedule.c", "double fit = floor((", "double fit = 2 * floor((")]),
+    "layered-room": ("layered rows leave no room for streams that begin meanwhile", [
+        ("schedule.c", "SL_MAX(work->n_rows, schedule->options.n_slots)", "work->n_rows")]),
+    "layered-again": ("a request that is pushed out and starts again in the same step has the layered rows that it had", [
+        ("step.c", "        sl_tasks_update(t, t->order[i]);\n    }\n}",
+         "        task->n_done = s->n_done;\n        task->n_left = s->n_tokens - s->n_done;\n    }\n}")]),
     "keep-logits": ("rows without blocks keep the logits that they were to have", [
         ("step.c", "cut_plan(e, s, got - s->n_done);", "s->n_planned = got - s->n_done;")]),
     "evict-pinned": ("pins keep nothing", [

@@ -161,6 +161,17 @@ static void test_refused(void **state)
         assert_int_equal(sl_backend_cpu()->run(s.context, &s.batch, &err), SL_ERR_ARGUMENT);
         assert_non_null(strstr(err.message, "parts"));
     }
+    for (int last = 0; last < 2; last++) { /* rows with logits wanted, in the first part or the last one */
+        const int n_parts = sl_plan_parts(s.plan);
+        sl_err err;
+        begin(&s);
+        add_rows(&s, 1, FIRST, N_ROWS, true);
+        s.batch.n_layered = N_ROWS;
+        s.batch.part_begin = last ? n_parts - 1 : 0;
+        s.batch.part_end = last ? n_parts : 1;
+        assert_int_equal(sl_backend_cpu()->run(s.context, &s.batch, &err), SL_ERR_ARGUMENT);
+        assert_non_null(strstr(err.message, "parts"));
+    }
     sl_backend_cpu()->context_close(s.context);
     run_close(&model);
 }

@@ -390,6 +390,10 @@ static void test_layered(void **state)
     share(&s, 0);
     assert_true(prompt->n_rows > 0 && prompt->until_part == 0);
     prompt->whole = false;
+    /* They leave room for a stream in each slot. */
+    s.schedule.options.max_rows = s.schedule.options.n_slots + 40;
+    share(&s, 0);
+    assert_true(prompt->n_rows == 40 && prompt->until_part > 0);
     s.schedule.options.n_parts = 3;
     share(&s, 0);
     assert_true(prompt->n_rows > 0 && prompt->until_part == 0);

@@ -8,13 +8,11 @@
 
 #include <immintrin.h>
 
-enum { FEW_QUERIES = 48 };
-
 /* Whether the tile has so few queries that sl_attention_few_avx512 is the faster way, and whether that can do it. */
 static inline bool sl_attention_is_few(const sl_attention *args, const sl_attention_tile *tile)
 {
     const bool has_scales = args->kv.type == SL_KV_Q8 || args->kv.type == SL_KV_K8V4;
-    return tile->n_rows * (args->n_heads / args->kv.n_kv_heads) <= FEW_QUERIES && args->kv.head_dim % 32 == 0 &&
+    return tile->n_rows * (args->n_heads / args->kv.n_kv_heads) <= SL_ATTENTION_FEW && args->kv.head_dim % 32 == 0 &&
            !has_scales;
 }
 

@@ -12,7 +12,7 @@ enum {
     CHUNK_BLOCKS = SL_KV_CHUNK / SL_KV_BLOCK,
     SPLIT_CHUNKS = SL_KV_SPLIT / SL_KV_CHUNK,
     SPLIT_BLOCKS = SL_KV_SPLIT / SL_KV_BLOCK,
-    ROOM = (FEW_QUERIES + LANES - 1) / LANES * LANES, /* queries, in whole vectors */
+    ROOM = (SL_ATTENTION_FEW + LANES - 1) / LANES * LANES, /* queries, in whole vectors */
     LINE_BYTES = 64,
 };
 
@@ -23,12 +23,12 @@ typedef struct work {
     float *score;                    /* [n][256] */
     float *acc;                      /* [n][acc_stride] */
     size_t acc_stride;
-    bool alone;                                                /* with all splits */
-    uint64_t turns[(FEW_QUERIES + TILE_ROWS - 1) / TILE_ROWS]; /* of each tile, see value_shape */
+    bool alone;                                                     /* with all splits */
+    uint64_t turns[(SL_ATTENTION_FEW + TILE_ROWS - 1) / TILE_ROWS]; /* of each tile, see value_shape */
     float *floats; /* a chunk's keys, or 64 columns of its values, for the tiles behind the first */
-    const float *q[FEW_QUERIES];
+    const float *q[SL_ATTENTION_FEW];
     /* Of the split in progress: */
-    span seen[FEW_QUERIES];
+    span seen[SL_ATTENTION_FEW];
     size_t begin, end;                             /* positions that some query sees */
     bool all_see[SPLIT_CHUNKS];                    /* each query sees the whole chunk */
     const char *k[SPLIT_BLOCKS], *v[SPLIT_BLOCKS]; /* of the blocks, an unseen one's like a neighbour's */
@@ -227,7 +227,7 @@ static void split_init(work *w, size_t split)
     const size_t next = w->alone ? SPLIT_BLOCKS : w->begin / SL_KV_CHUNK * CHUNK_BLOCKS;
     const size_t head = w->alone || w->kv_head + 1 == kv->n_kv_heads ? w->kv_head : w->kv_head + 1;
     for (size_t b = 0; b < CHUNK_BLOCKS; b++)
-        w->later[b] = sl_kv_k_head(kv, blocks[SL_MIN(next + b, behind)], head);
+        w->later[b] = sl_kv_k_head(kv, blocks[SL_MIN(SL_MAX(next + b, first), behind)], head);
 }
 
 static void score_split(const work *w)
@@ -460,7 +460,7 @@ static void run_split(work *w, size_t split)
 
 static void run_all(work *w)
 {
-    float all_max[FEW_QUERIES], all_sum[FEW_QUERIES], max, sum;
+    float all_max[SL_ATTENTION_FEW], all_sum[SL_ATTENTION_FEW], max, sum;
     uint32_t split, end;
     for (sl_attention_splits(w->tile, w->args->window, &split, &end); split < end; split++) {
         run_split(w, split);
