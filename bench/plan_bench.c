@@ -8,8 +8,8 @@
  * "inside" is the share of the engine's own run that its backend had, which no drift between two runs can touch. Copying
  * the batches counts as the engine's time. */
 #include "app/bundle.h"
-#include "recording.h"
 #include "engine/step.h"
+#include "recording.h"
 
 #include <stddef.h>
 #include <stdio.h>

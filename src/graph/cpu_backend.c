@@ -481,8 +481,10 @@ static sl_status check_batch(sl_context *context, const sl_batch *batch, sl_err 
 /* A profiled run goes on behind steps [begin, end), which had nothing to do. */
 static void pass_over(const sl_context *context, int begin, int end)
 {
+    if (!context->profile)
+        return;
     const int64_t now = sl_clock_ns();
-    for (int w = 0; context->profile && w < sl_threads_count(context->pool); w++) {
+    for (int w = 0; w < sl_threads_count(context->pool); w++) {
         int64_t *marks = context->profile->marks + (size_t)w * context->profile->stride;
         if (begin == 0)
             marks[0] = now;
