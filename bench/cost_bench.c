@@ -100,7 +100,7 @@ static sl_step_work work_of(const sl_batch *batch, const sl_cost *cost)
     }
     if (batch->n_layered > 0)
         sl_cost_add_layered(cost, &work, batch->rows[n_whole].position, batch->n_layered,
-                            (double)(batch->part_end - batch->part_begin) / n_parts);
+                            sl_cost_parts_share(cost, (uint32_t)batch->part_begin, (uint32_t)batch->part_end));
     return work;
 }
 

@@ -11,8 +11,9 @@
 
 /* ---- terms ---- */
 
-/* Ends of the pieces; the last has none. Powers of two: SL_MATMUL_MANY_ROWS and the tiles of the kernels are among them. */
-static const double row_knots[SL_COST_ROW_TERMS - 1] = {1, 4, 8, 16, 32, 64, 128, 256, 512};
+/* Ends of the pieces; the last has none. Powers of two, as SL_MATMUL_MANY_ROWS and the tiles of the kernels are, and the
+ * first row of a second and a third tile, which costs as much as the others of its tile together. */
+static const double row_knots[SL_COST_ROW_TERMS - 1] = {1, 4, 5, 8, 9, 16, 32, 64, 128, 256, 512};
 static const double wanted_knots[SL_COST_WANTED_TERMS - 1] = {1, 4, 8, 16, 32};
 enum { WANTED = SL_COST_ROW_TERMS, ROW_POSITIONS = WANTED + SL_COST_WANTED_TERMS, TILE_POSITIONS };
 
@@ -33,32 +34,21 @@ static void split_at(double n, const double *knots, int n_knots, double *out)
     out[n_knots] = n > begin ? n - begin : 0;
 }
 
-/* a[i]: time of each term by the prior, all rows going through all layers. */
-static void whole_times(const sl_cost *cost, const sl_step_work *work, double a[SL_COST_TERMS])
+/* a[i]: time of each term by the prior. */
+static void prior_times(const sl_cost *cost, const sl_step_work *work, double a[SL_COST_TERMS])
 {
     split_at(work->n_rows, row_knots, SL_COST_ROW_TERMS - 1, a);
     split_at(work->n_wanted, wanted_knots, SL_COST_WANTED_TERMS - 1, a + WANTED);
     a[ROW_POSITIONS] = work->row_positions;
     a[TILE_POSITIONS] = work->tile_positions;
+    if (work->n_layered > 0) { /* some layers with the layered rows, the others without */
+        double with[SL_COST_ROW_TERMS];
+        split_at(work->n_rows + work->n_layered, row_knots, SL_COST_ROW_TERMS - 1, with);
+        for (int i = 0; i < SL_COST_ROW_TERMS; i++)
+            a[i] += work->layered_share * (with[i] - a[i]);
+    }
     for (int i = 0; i < SL_COST_TERMS; i++)
         a[i] *= cost->prior_us[i];
-}
-
-/* The same of any step: layers with the layered rows, and layers without. */
-static void prior_times(const sl_cost *cost, const sl_step_work *work, double a[SL_COST_TERMS])
-{
-    double with[SL_COST_TERMS];
-    whole_times(cost, work, a);
-    if (work->n_layered == 0)
-        return;
-    whole_times(cost,
-                &(sl_step_work){.n_rows = work->n_rows + work->n_layered,
-                                .n_wanted = work->n_wanted,
-                                .row_positions = work->row_positions + work->layered_row_positions,
-                                .tile_positions = work->tile_positions + work->layered_tile_positions},
-                with);
-    for (int i = 0; i < SL_COST_TERMS; i++)
-        a[i] += work->layered_share * (with[i] - a[i]);
 }
 
 /* How much of [0, most] lies below x. */
@@ -104,10 +94,32 @@ void sl_cost_add_layered(const sl_cost *cost, sl_step_work *work, uint32_t posit
 {
     sl_step_work own = {0};
     sl_cost_add(cost, &own, position, n_rows, 0);
+    work->row_positions += share * own.row_positions;
+    work->tile_positions += share * own.tile_positions;
     work->n_layered = n_rows;
-    work->layered_row_positions = own.row_positions;
-    work->layered_tile_positions = own.tile_positions;
     work->layered_share = share;
+}
+
+/* Of each part but the first and the last. */
+static double middle_part(const sl_cost *cost)
+{
+    return cost->n_parts > 2 ? (1 - cost->first_part - cost->last_part) / (cost->n_parts - 2) : 0;
+}
+
+double sl_cost_parts_share(const sl_cost *cost, uint32_t begin, uint32_t end)
+{
+    const bool first = begin == 0 && end > 0, last = end == cost->n_parts && begin < end;
+    if (cost->n_parts == 1)
+        return first;
+    return first * cost->first_part + last * cost->last_part + (double)(end - begin - first - last) * middle_part(cost);
+}
+
+uint32_t sl_cost_parts_within(const sl_cost *cost, uint32_t begin, double share)
+{
+    uint32_t end = cost->n_parts;
+    while (end > begin && sl_cost_parts_share(cost, begin, end) > share)
+        end--;
+    return end - begin;
 }
 
 /* ---- the prior ---- */
@@ -124,12 +136,16 @@ static const double prior_gbps = 12, step_us = 2, sample_us = 20;
 
 typedef struct {
     double row_ops, row_bytes, wanted_ops, wanted_bytes, position_ops, position_bytes;
+    double first_part_ops, last_part_ops; /* of row_ops */
 } plan_work;
 
 static plan_work weigh(const sl_plan *plan)
 {
     plan_work w = {0};
     const sl_graph *graph = &plan->graph;
+    const int n_parts = sl_plan_parts(plan), second = sl_plan_part(plan, 1), last = sl_plan_part(plan, n_parts - 1);
+    const int first_end = second < plan->n_steps ? plan->steps[second].begin : graph->n_nodes;
+    const int last_begin = last > 0 ? plan->steps[last].begin : 0;
     for (int i = 0; i < graph->n_nodes; i++) {
         const sl_node *node = &graph->nodes[i];
         if (node->op == SL_OP_ATTENTION)
@@ -140,9 +156,11 @@ static plan_work weigh(const sl_plan *plan)
         double elems = (double)weight->n_rows * (double)weight->n_cols;
         const sl_type_info *type = sl_type_get((uint32_t)weight->type);
         double bytes = elems * type->block_bytes / type->block_elems;
-        bool wanted = graph->values[node->output].domain == SL_DOMAIN_WANTED;
-        *(wanted ? &w.wanted_ops : &w.row_ops) += 2 * elems;
-        *(wanted ? &w.wanted_bytes : &w.row_bytes) += bytes;
+        bool each_row = graph->values[node->output].domain == SL_DOMAIN_ROWS; /* not the wanted ones alone */
+        *(each_row ? &w.row_ops : &w.wanted_ops) += 2 * elems;
+        *(each_row ? &w.row_bytes : &w.wanted_bytes) += bytes;
+        w.first_part_ops += each_row && i < first_end ? 2 * elems : 0;
+        w.last_part_ops += each_row && i >= last_begin ? 2 * elems : 0;
     }
     for (int g = 0; g < plan->n_groups; g++)
         w.position_bytes += (double)plan->groups[g].block_bytes / SL_KV_BLOCK;
@@ -238,6 +256,9 @@ void sl_cost_init(sl_cost *cost, const sl_plan *plan, int n_threads)
         cost->window[g] = plan->groups[g].window;
         cost->share[g] = (double)plan->groups[g].block_bytes / SL_KV_BLOCK / w.position_bytes;
     }
+    cost->n_parts = (uint32_t)sl_plan_parts(plan);
+    cost->first_part = w.row_ops > 0 ? w.first_part_ops / w.row_ops : 1.0 / cost->n_parts;
+    cost->last_part = w.row_ops > 0 ? w.last_part_ops / w.row_ops : 1.0 / cost->n_parts;
     for (int i = 0; i < SL_COST_TERMS; i++)
         cost->m[i] = 1;
     reset_covariance(cost);

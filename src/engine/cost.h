@@ -21,16 +21,17 @@
 
 #include "graph/plan.h"
 
-enum { SL_COST_ROW_TERMS = 10, SL_COST_WANTED_TERMS = 6, SL_COST_TERMS = SL_COST_ROW_TERMS + SL_COST_WANTED_TERMS + 2 };
+enum { SL_COST_ROW_TERMS = 12, SL_COST_WANTED_TERMS = 6, SL_COST_TERMS = SL_COST_ROW_TERMS + SL_COST_WANTED_TERMS + 2 };
 
 /* What a step does. Positions are sums over the step, each KV group weighted by its share of the KV bytes. */
 typedef struct sl_step_work {
     uint32_t n_rows, n_wanted;
     double row_positions;  /* over rows: positions the row attends */
     double tile_positions; /* over tiles of a sequence's rows: positions that one of them attends */
-    /* Besides, rows that go through a share of the layers (graph/backend.h), as if it were all. */
+    /* Besides, rows that go through parts of the plan alone (graph/backend.h): these have that share of what rows do in
+     * all of them. What they attend is in the sums above, by the same share. */
     uint32_t n_layered;
-    double layered_row_positions, layered_tile_positions, layered_share;
+    double layered_share;
 } sl_step_work;
 
 typedef struct sl_cost {
@@ -43,6 +44,11 @@ typedef struct sl_cost {
     uint32_t n_groups;
     uint32_t window[SL_MAX_KV_GROUPS]; /* 0 = full */
     double share[SL_MAX_KV_GROUPS];    /* of the KV bytes of a position; they sum to 1 */
+    /* Parts of the plan that rows can go through in several steps (sl_plan_parts), and what the first and the last have of
+     * the rows' work: the first begins with what stands before a cut in the other layers, the last ends with what is
+     * computed for wanted rows alone. Those between are alike. */
+    uint32_t n_parts;
+    double first_part, last_part;
 } sl_cost;
 
 /* The prior for a plan on n_threads workers of this machine. Fills all of *cost; can't fail. */
@@ -51,7 +57,14 @@ void sl_cost_init(sl_cost *cost, const sl_plan *plan, int n_threads);
 /* Adds n_rows rows of one sequence at [position, position + n_rows), of which n_wanted have their logits computed. */
 void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t n_wanted);
 
-/* Adds n_rows rows of one sequence that go through a share of the layers, none of them wanted; once for a step at most. */
+/* What parts [begin, end) have of the work of rows, none of them wanted, that go through all parts; 0 to 1. */
+double sl_cost_parts_share(const sl_cost *cost, uint32_t begin, uint32_t end);
+
+/* How many of the parts from begin on have at most this share of the work. */
+uint32_t sl_cost_parts_within(const sl_cost *cost, uint32_t begin, double share);
+
+/* Adds n_rows rows of one sequence, none of them wanted, that go through parts with a share of the work; once for a step
+ * at most. */
 void sl_cost_add_layered(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, double share);
 
 /* Predicted time of a step in microseconds; more than 0 and finite, 0 for a step without rows. */

@@ -192,7 +192,6 @@ static uint32_t find_rows(const forecast *f, const sl_step_work *work, const sl_
 static bool find_layered(forecast *f, double limit_us, sl_step_work *work)
 {
     sl_forecast_slot *p = &f->prompts[0];
-    const double n_parts = f->schedule->options.n_parts;
     const uint32_t position = p->n_done + SL_MIN(p->n_left, (uint32_t)STRETCH) / 2;
     if (f->n_prompts != 1 || p->n_wanted > 1 || f->tasks[p->index].whole ||
         work->n_rows >= f->schedule->options.max_rows)
@@ -200,9 +199,11 @@ static bool find_layered(forecast *f, double limit_us, sl_step_work *work)
     const sl_layered l = sl_schedule_layered(f->schedule, f->cost, work, position, p->n_left, limit_us);
     if (l.n_rows == 0)
         return false;
-    const double n_steps = ceil(n_parts / l.n_parts);
-    p->n_rows = (uint32_t)fmax(1, round(l.n_rows / n_steps));
-    sl_cost_add_layered(f->cost, work, position, l.n_rows, 1 / n_steps);
+    uint32_t n_steps = 0;
+    for (uint32_t done = 0; done < f->cost->n_parts; n_steps++)
+        done += SL_MAX(sl_cost_parts_within(f->cost, done, l.share), 1);
+    p->n_rows = (uint32_t)fmax(1, round((double)l.n_rows / n_steps));
+    sl_cost_add_layered(f->cost, work, position, l.n_rows, 1.0 / n_steps);
     return true;
 }
 

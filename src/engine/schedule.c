@@ -11,7 +11,6 @@ sl_schedule_options sl_schedule_options_default(void)
                                  .ageing_us = 30000000,
                                  .ageing_turn = 8,
                                  .itl_factor = 1.8,
-                                 .n_parts = 1,
                                  .most_preemptions = 4};
 }
 
@@ -295,26 +294,14 @@ double sl_schedule_limit_us(const sl_schedule *schedule, const sl_cost *cost, co
     return limit_us;
 }
 
-/* Rows of a prompt that fit into what is left of the step. */
-static uint32_t fitting_rows(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
-                             const sl_task *task, double limit_us)
-{
-    uint32_t room = schedule->options.max_rows - work->n_rows;
-    if (limit_us == INFINITY)
-        return SL_MIN(task->n_left, room);
-    return sl_cost_rows_within(cost, work, task->n_done, task->n_left, task->n_wanted, room, limit_us);
-}
-
-/* How many parts, of n more, fit into what is left of the step when each takes as long. */
-static uint32_t fitting_parts(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
-                              uint32_t position, uint32_t n_rows, uint32_t n, double limit_us)
+/* Share of the parts that n_rows rows can go through in what is left of the step. */
+static double fitting_share(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_rows,
+                            double limit_us)
 {
     sl_step_work all = *work;
     sl_cost_add_layered(cost, &all, position, n_rows, 1);
     double others_us = sl_cost_predict_us(cost, work);
-    double part_us = (sl_cost_predict_us(cost, &all) - others_us) / schedule->options.n_parts;
-    double fit = floor((limit_us - others_us) / part_us);
-    return fit >= n ? n : fit > 0 ? (uint32_t)fit : 0;
+    return (limit_us - others_us) / (sl_cost_predict_us(cost, &all) - others_us);
 }
 
 sl_layered sl_schedule_layered(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
@@ -323,87 +310,131 @@ sl_layered sl_schedule_layered(const sl_schedule *schedule, const sl_cost *cost,
     enum { LEAST_PARTS = 3 };      /* in a step: fewer would leave too much of the limit unused */
     const double own_limit = 0.95; /* of it, so that as many fit into the next steps, whatever the model learns */
     /* There may be a stream for each slot before the rows are through. */
-    const uint32_t n_parts = schedule->options.n_parts, max_rows = schedule->options.max_rows,
+    const uint32_t max_rows = schedule->options.max_rows,
                    room = max_rows - SL_MIN(max_rows, SL_MAX(work->n_rows, schedule->options.n_slots));
     /* The prompt's last row, whose logits are wanted, is computed with everything there. */
     const uint32_t most = SL_MIN(SL_MIN(room, n_left - 1), (uint32_t)SL_LAYERED_ROWS);
     const double others_us = sl_cost_predict_us(cost, work);
-    if (n_parts <= LEAST_PARTS || limit_us == INFINITY || limit_us <= others_us)
+    if (cost->n_parts <= LEAST_PARTS || limit_us == INFINITY || limit_us <= others_us)
         return (sl_layered){0};
-    double all_us = others_us + own_limit * (limit_us - others_us) * n_parts / LEAST_PARTS;
+    const double usual_share = sl_cost_parts_share(cost, 1, 1 + LEAST_PARTS);
+    double all_us = others_us + own_limit * (limit_us - others_us) / usual_share;
     uint32_t n = sl_cost_rows_within(cost, work, position, n_left, 1, most, all_us);
     uint32_t whole = sl_cost_rows_within(cost, work, position, n_left, 1, most, limit_us);
     if (2 * n < 3 * whole + 2) /* they save little then */
         return (sl_layered){0};
-    return (sl_layered){n, fitting_parts(schedule, cost, work, position, n, n_parts, limit_us)};
+    return (sl_layered){n, fitting_share(cost, work, position, n, limit_us)};
 }
 
-static void grant_rows(const sl_cost *cost, sl_task *tasks, uint32_t index, uint32_t n_rows, sl_step_work *work,
-                       sl_grant_fn *grant, void *user)
+/* A step that is being shared out. */
+typedef struct sharing {
+    const sl_schedule *schedule;
+    const sl_cost *cost;
+    sl_task *tasks;
+    uint32_t n;
+    double limit_us;
+    bool dry; /* some prompt is to have rows in any case */
+    sl_step_work work;
+    sl_grant_fn *grant;
+    void *user;
+} sharing;
+
+/* Rows of a prompt that fit into what is left of the step. */
+static uint32_t fitting_rows(const sharing *s, const sl_task *task)
 {
-    sl_task *task = &tasks[index];
-    task->n_rows = grant ? grant(user, index, n_rows) : n_rows;
+    uint32_t room = s->schedule->options.max_rows - s->work.n_rows;
+    if (s->limit_us == INFINITY)
+        return SL_MIN(task->n_left, room);
+    return sl_cost_rows_within(s->cost, &s->work, task->n_done, task->n_left, task->n_wanted, room, s->limit_us);
+}
+
+static void grant_rows(sharing *s, uint32_t index, uint32_t n_rows)
+{
+    sl_task *task = &s->tasks[index];
+    task->n_rows = s->grant ? s->grant(s->user, index, n_rows) : n_rows;
     if (task->n_rows > 0)
-        sl_cost_add(cost, work, task->n_done, task->n_rows, sl_cost_wanted(task->n_rows, task->n_left, task->n_wanted));
+        sl_cost_add(s->cost, &s->work, task->n_done, task->n_rows,
+                    sl_cost_wanted(task->n_rows, task->n_left, task->n_wanted));
 }
 
 /* Takes n_rows of the task through the next n parts. */
-static void grant_parts(const sl_schedule *schedule, const sl_cost *cost, sl_task *tasks, uint32_t index,
-                        uint32_t n_rows, uint32_t n, sl_step_work *work, sl_grant_fn *grant, void *user)
+static void grant_parts(sharing *s, sl_task *task, uint32_t n_rows, uint32_t n)
 {
-    sl_task *task = &tasks[index];
+    const uint32_t index = (uint32_t)(task - s->tasks);
     task->until_part = task->n_parts_done + n;
-    task->n_rows = grant ? grant(user, index, n_rows) : n_rows;
+    task->n_rows = s->grant ? s->grant(s->user, index, n_rows) : n_rows;
     if (task->n_rows > 0)
-        sl_cost_add_layered(cost, work, task->n_done, task->n_rows, (double)n / schedule->options.n_parts);
+        sl_cost_add_layered(s->cost, &s->work, task->n_done, task->n_rows,
+                            sl_cost_parts_share(s->cost, task->n_parts_done, task->until_part));
     else
         task->until_part = 0;
 }
 
-/* The one prompt that has rows in this step, as layered ones; false where chunks of all are to be shared out. */
-static bool share_layered(const sl_schedule *schedule, const sl_cost *cost, sl_task *tasks, uint32_t n, double limit_us,
-                          bool dry, sl_step_work *work, sl_grant_fn *grant, void *user, bool *offered)
+/* How many parts the task's layered rows that are under way go through now; in a dry step at least as many as cost what a
+ * KV block of rows does. */
+static uint32_t next_parts(const sharing *s, const sl_task *task)
+{
+    const uint32_t n_left = s->cost->n_parts - task->n_parts_done;
+    if (s->limit_us == INFINITY)
+        return n_left;
+    double share = fitting_share(s->cost, &s->work, task->n_done, task->n_layered, s->limit_us);
+    if (s->dry)
+        share = fmax(share, (double)SL_KV_BLOCK / task->n_layered);
+    uint32_t n = sl_cost_parts_within(s->cost, task->n_parts_done, share);
+    return s->dry ? SL_MAX(n, 1) : n;
+}
+
+/* The one prompt that has rows in this step, as layered ones; false where chunks of all are to be shared out. *offered:
+ * whether any were to go through a part. */
+static bool share_layered(sharing *s, bool *offered)
 {
     sl_task *only = NULL;
     uint32_t n_prompts = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        if (!tasks[i].running || sl_task_decodes(&tasks[i]))
+    for (uint32_t i = 0; i < s->n; i++) {
+        if (!s->tasks[i].running || sl_task_decodes(&s->tasks[i]))
             continue;
-        only = n_prompts++ == 0 || tasks[i].n_layered > 0 ? &tasks[i] : only;
+        only = n_prompts++ == 0 || s->tasks[i].n_layered > 0 ? &s->tasks[i] : only;
     }
     if (!only)
         return false;
-    sl_layered l = {only->n_layered, 0};
-    if (only->n_layered > 0) {
-        const uint32_t left = schedule->options.n_parts - only->n_parts_done;
-        l.n_parts =
-            limit_us == INFINITY ? left : fitting_parts(schedule, cost, work, only->n_done, l.n_rows, left, limit_us);
-        l.n_parts = l.n_parts == 0 && dry ? 1 : l.n_parts;
+    uint32_t n_rows = only->n_layered, n_parts = 0;
+    if (n_rows > 0) {
+        n_parts = next_parts(s, only);
     } else if (n_prompts == 1 && only->n_wanted <= 1 && !only->whole) {
-        l = sl_schedule_layered(schedule, cost, work, only->n_done, only->n_left, limit_us);
+        sl_layered l = sl_schedule_layered(s->schedule, s->cost, &s->work, only->n_done, only->n_left, s->limit_us);
+        n_parts = sl_cost_parts_within(s->cost, 0, l.share);
+        n_rows = n_parts > 0 ? l.n_rows : 0;
     }
-    *offered = l.n_rows > 0 && l.n_parts > 0;
+    *offered = n_rows > 0 && n_parts > 0;
     if (*offered)
-        grant_parts(schedule, cost, tasks, (uint32_t)(only - tasks), l.n_rows, l.n_parts, work, grant, user);
-    return l.n_rows > 0;
+        grant_parts(s, only, n_rows, n_parts);
+    return n_rows > 0;
 }
 
 double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *tasks, uint32_t n, const uint32_t *order,
                          int64_t now_us, sl_grant_fn *grant, void *user)
 {
-    sl_step_work work = {0};
+    const uint32_t max_rows = schedule->options.max_rows;
+    sharing s = {.schedule = schedule,
+                 .cost = cost,
+                 .tasks = tasks,
+                 .n = n,
+                 .limit_us = INFINITY,
+                 .dry = schedule->dry >= schedule->options.ageing_turn,
+                 .grant = grant,
+                 .user = user};
     uint32_t n_prompt_rows = 0;
     bool prompts = false, offered = false, aged = false;
     for (uint32_t i = 0; i < n; i++) {
         tasks[i].n_rows = tasks[i].until_part = 0;
-        if (sl_task_decodes(&tasks[i]) && work.n_rows < schedule->options.max_rows)
-            grant_rows(cost, tasks, i, 1, &work, grant, user);
+        if (sl_task_decodes(&tasks[i]) && s.work.n_rows < max_rows)
+            grant_rows(&s, i, 1);
         prompts |= tasks[i].running && !sl_task_decodes(&tasks[i]);
     }
-    double limit_us = work.n_rows > 0 ? sl_schedule_limit_us(schedule, cost, tasks, n, now_us) : INFINITY;
-    bool dry = schedule->dry >= schedule->options.ageing_turn;
-    bool layered = share_layered(schedule, cost, tasks, n, limit_us, dry, &work, grant, user, &offered);
-    for (uint32_t i = 0; i < n && work.n_rows < schedule->options.max_rows; i++) {
+    if (s.work.n_rows > 0)
+        s.limit_us = sl_schedule_limit_us(schedule, cost, tasks, n, now_us);
+    bool layered = share_layered(&s, &offered);
+    for (uint32_t i = 0; i < n && s.work.n_rows < max_rows; i++) {
         sl_task *task = &tasks[order[i]];
         if (!task->running || sl_task_decodes(task))
             continue;
@@ -412,19 +443,19 @@ double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *ta
             aged |= task->ageing && task->n_rows > 0;
             continue;
         }
-        uint32_t rows = fitting_rows(schedule, cost, &work, task, limit_us);
-        if (rows == 0 && dry && n_prompt_rows == 0)
-            rows = SL_MIN(SL_MIN(task->n_left, schedule->options.max_rows - work.n_rows), (uint32_t)SL_KV_BLOCK);
+        uint32_t rows = fitting_rows(&s, task);
+        if (rows == 0 && s.dry && n_prompt_rows == 0)
+            rows = SL_MIN(SL_MIN(task->n_left, max_rows - s.work.n_rows), (uint32_t)SL_KV_BLOCK);
         if (rows == 0)
             break; /* nobody behind overtakes because less fits */
         offered = true;
-        grant_rows(cost, tasks, order[i], rows, &work, grant, user);
+        grant_rows(&s, order[i], rows);
         n_prompt_rows += task->n_rows;
         aged |= task->ageing && task->n_rows > 0;
     }
     schedule->dry = prompts && !offered ? schedule->dry + 1 : 0;
     schedule->turn = aged ? 0 : schedule->turn + (n_prompt_rows > 0);
-    return sl_cost_predict_us(cost, &work);
+    return sl_cost_predict_us(cost, &s.work);
 }
 
 /* ---- pre-emption ---- */

@@ -25,7 +25,7 @@
  * prompts, the one that is longest overdue goes first, before every priority, and nobody else starts until it has got
  * rows. So a request waits at most ageing_us, and then (ageing_turn + 1) steps for each step that it and those overdue
  * before it need, and one answer's length where all slots are taken; and once until layered rows that are under way are
- * through (below): (ageing_turn + 1) steps for each part that they still have, at worst.
+ * through (below): (ageing_turn + 1) steps for each KV block of them, at worst, or for each part where these are fewer.
  *
  * The time of a step with prompts is limited for the sake of the streams that decode beside them:
  *   - a stream with an ITL target must have its token in time: the limit is what is left of the target, less the margin
@@ -46,7 +46,7 @@
  * layers in each as the limit allows, while the streams go through all of them in every step. Nothing else is computed of
  * a prompt meanwhile, whatever its rank. (Layered prefill: Lee et al. 2025, arXiv 2510.08055, who spare experts' weights by it.)
  *   If that leaves no row for a prompt for ageing_turn steps, it gets one KV block of rows all the same; layered rows that
- * are under way one part. */
+ * are under way as many parts as that costs, at least one. */
 #ifndef SL_ENGINE_SCHEDULE_H
 #define SL_ENGINE_SCHEDULE_H
 
@@ -70,7 +70,6 @@ typedef struct sl_schedule_options {
     /* Streams without an ITL target: a step with one prompt takes at most this many times a decoding one; above 1,
      * INFINITY: no limit */
     double itl_factor;
-    uint32_t n_parts; /* of the plan (sl_plan_parts) that rows of a prompt can go through in steps of their own */
     uint32_t most_preemptions; /* of one sequence, before it goes ahead of all that were pre-empted less often */
 } sl_schedule_options;
 
@@ -156,8 +155,8 @@ double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *ta
 
 /* Layered rows of a prompt at `position`, of which n_left are still to be computed, in a step with this work and limit. */
 typedef struct sl_layered {
-    uint32_t n_rows;  /* 0: as many rows as fit through all layers do as well */
-    uint32_t n_parts; /* that they go through in the step */
+    uint32_t n_rows; /* 0: as many rows as fit through all layers do as well */
+    double share;    /* of the parts that they go through in a step, at most (sl_cost_parts_within) */
 } sl_layered;
 sl_layered sl_schedule_layered(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
                                uint32_t position, uint32_t n_left, double limit_us);

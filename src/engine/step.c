@@ -321,10 +321,10 @@ static sl_step_work weigh(sl_engine *e)
             n_wanted += is_wanted(s, s->n_done + j);
         uint32_t n_unseen = sl_keep_dropped(&e->options.keep, s->n_done) * SL_KV_BLOCK;
         if (s->n_layered > 0) {
-            const uint32_t n_parts = e->tasks.schedule.options.n_parts;
-            sl_cost_add_layered(&e->tasks.cost, &work, s->n_done - n_unseen, s->n_planned,
-                                (double)(s->until_part - s->n_parts_done) / n_parts);
-            if (s->until_part == n_parts)
+            const sl_cost *cost = &e->tasks.cost;
+            sl_cost_add_layered(cost, &work, s->n_done - n_unseen, s->n_planned,
+                                sl_cost_parts_share(cost, s->n_parts_done, s->until_part));
+            if (s->until_part == cost->n_parts)
                 sl_tenants_charge(&e->tasks.tenants, s->tenant, s->n_planned);
             continue;
         }
@@ -389,7 +389,7 @@ static void fork_siblings(sl_engine *e, sl_sequence *s, float *logits)
  * be drawn. *wanted and *hidden count the rows before whose logits or hidden states are wanted. */
 static void advance(sl_engine *e, sl_sequence *s, uint32_t *wanted, uint32_t *hidden)
 {
-    uint32_t begin = s->n_done, n_parts = e->tasks.schedule.options.n_parts;
+    uint32_t begin = s->n_done, n_parts = e->tasks.cost.n_parts;
     if (s->n_layered > 0) {
         s->n_parts_done = s->until_part % n_parts;
         if (s->n_parts_done > 0) {

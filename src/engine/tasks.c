@@ -32,7 +32,6 @@ sl_status sl_tasks_open(sl_tasks *t, const sl_plan *plan, const sl_engine_option
     o->max_rows = options->chunk;
     o->ageing_us = options->ageing_us ? options->ageing_us : o->ageing_us;
     o->itl_factor = options->full_chunks ? INFINITY : o->itl_factor;
-    o->n_parts = (uint32_t)sl_plan_parts(plan);
     sl_cost_init(&t->cost, plan, n_threads);
     if (options->cost && options->cost->key == t->cost.key)
         t->cost = *options->cost;

@@ -76,18 +76,27 @@ static bool outranks(const sl_sequence *a, const sl_sequence *b)
     return a->id != b->id ? a->id < b->id : a->choice < b->choice;
 }
 
+/* Layered rows that go through one part, or through as many as cost at most what a block of rows does. */
+static bool is_least(const sl_cost *cost, const sl_task *task)
+{
+    return task->until_part > 0 &&
+           (task->until_part == task->n_parts_done + 1 ||
+            task->n_rows * sl_cost_parts_share(cost, task->n_parts_done, task->until_part) <= SL_KV_BLOCK * 1.0001);
+}
+
 /* A step beside streams without ITL targets is, by the cost model as it was before the step, within the prompts' factor of
- * what a row for each running task takes and of twice what the model doubts that, but for the block, or the part of layered
- * rows, that a prompt gets now and then. What waits after having run may have run until the blocks were given out: the limit with it or without. */
-static void check_limit(const sl_engine *e, const sl_cost *cost, uint32_t n_rows, uint32_t n_streams)
+ * what a row for each running task takes and of twice what the model doubts that, but for the block, or the layered rows
+ * that cost as much, that a prompt gets now and then. What waits after having run may have run until the blocks were given out: the limit with it or without. */
+static void check_limit(const sl_engine *e, const before_step *before, uint32_t n_rows, uint32_t n_streams)
 {
     const sl_tasks *t = &e->tasks;
+    const sl_cost *cost = &before->cost;
     sl_step_work all = {0}, running = {0};
     uint32_t n_prompts = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         const sl_task *task = &t->tasks[i];
         const bool decodes = task->n_generated > 0 && task->n_left == 1;
-        if (task->itl_target_us > 0 || (task->until_part > 0 && task->until_part == task->n_parts_done + 1))
+        if (task->itl_target_us > 0 || (before->n_dry >= AGEING_TURN && is_least(cost, task)))
             return;
         if (task->running)
             sl_cost_add(cost, &running, decodes ? task->n_done : 0, 1, 1);
@@ -105,7 +114,7 @@ static void check_limit(const sl_engine *e, const sl_cost *cost, uint32_t n_rows
 }
 
 /* The last step's order of tasks, and what it gave them. */
-static void check_order(const sl_engine *e, const sl_cost *before)
+static void check_order(const sl_engine *e, const before_step *before)
 {
     const sl_tasks *t = &e->tasks;
     const sl_task *last = NULL;
@@ -263,7 +272,12 @@ static void check_statistics(const sl_engine *e)
         violation("%u blocks used, %u by the statistics", n_used, s.n_blocks_used);
 }
 
-void check_engine(const sl_engine *e, const sl_cost *before)
+before_step remember(const sl_engine *e)
+{
+    return (before_step){e->tasks.cost, e->tasks.schedule.dry};
+}
+
+void check_engine(const sl_engine *e, const before_step *before)
 {
     check_queues(e);
     check_statistics(e);
@@ -278,7 +292,8 @@ void check_engine(const sl_engine *e, const sl_cost *before)
 
 void check_idle(const sl_engine *e)
 {
-    check_engine(e, &e->tasks.cost);
+    const before_step now = remember(e);
+    check_engine(e, &now);
     check_tree(e);
     if (e->running || e->waiting || e->n_running)
         violation("work is left");

@@ -68,7 +68,7 @@ MUTATIONS = {
     "layered-among": ("other prompts have rows while layered ones are on their way", [
         ("schedule.c", "        if (layered) {\n            n_prompt_rows", "        if (layered && task->n_rows > 0) {\n            n_prompt_rows")]),
     "layered-long": ("layered rows go through twice the parts that fit", [
-        ("schedule.c", "double fit = floor((", "double fit = 2 * floor((")]),
+        ("schedule.c", "return (limit_us - others_us) / (", "return 2 * (limit_us - others_us) / (")]),
     "layered-room": ("layered rows leave no room for streams that begin meanwhile", [
         ("schedule.c", "SL_MAX(work->n_rows, schedule->options.n_slots)", "work->n_rows")]),
     "layered-again": ("a request that is pushed out and starts again in the same step has the layered rows that it had", [

@@ -19,7 +19,7 @@ static uint64_t simulate(uint64_t seed, uint32_t n_requests, totals *sum)
 {
     workload *w = workload_open(seed, n_requests);
     for (;;) {
-        const sl_cost before = workload_engine(w)->tasks.cost;
+        const before_step before = remember(workload_engine(w));
         if (!workload_step(w))
             break;
         check_engine(workload_engine(w), &before);

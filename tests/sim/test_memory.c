@@ -45,7 +45,7 @@ static bool step(sl_engine *e)
     static uint32_t n_idle;
     bool busy;
     sl_err err;
-    const sl_cost before = e->tasks.cost;
+    const before_step before = remember(e);
     require(sl_engine_step(e, fake_now_us, &busy, &err), &err);
     check_engine(e, &before);
     const fake_counts *counts = fake_backend_counts(e->context);

@@ -7,13 +7,20 @@
 
 static inline sl_cost kit_cost(void)
 {
-    sl_cost cost = {.n_groups = 1, .share = {1}};
+    sl_cost cost = {.n_groups = 1, .share = {1}, .n_parts = 1, .first_part = 1};
     for (int i = 0; i < SL_COST_TERMS; i++)
         cost.m[i] = 1;
     for (int i = 0; i < SL_COST_ROW_TERMS; i++)
         cost.prior_us[i] = i == 0 ? 2000 : 1000;
     cost.prior_us[SL_COST_ROW_TERMS + SL_COST_WANTED_TERMS] = 1;
     return cost;
+}
+
+/* Cuts its plan into n parts, all alike. */
+static inline void kit_cut(sl_cost *cost, uint32_t n)
+{
+    cost->n_parts = n;
+    cost->first_part = cost->last_part = 1.0 / n;
 }
 
 #endif

@@ -208,6 +208,51 @@ static void test_rows_within(void **state)
     assert_int_equal(sl_cost_wanted(7, 10, 12), 7);
 }
 
+/* Rows that go through the parts in several steps cost in all what they do in one, and in each what the parts have. */
+static void test_parts(void **state)
+{
+    (void)state;
+    random_state = 9;
+    sl_cost cost = open_cost();
+    assert_true(cost.n_parts == 1 && sl_cost_parts_share(&cost, 0, 1) == 1 && sl_cost_parts_within(&cost, 0, 1) == 1);
+    learn(&cost, 300, 1, 0.05, 0, 0.5);
+    cost.n_parts = 9;
+    cost.first_part = 0.2;
+    cost.last_part = 0.1;
+    const double shares[] = {0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1};
+    for (uint32_t begin = 0; begin <= 9; begin++) {
+        double sum = 0;
+        assert_true(sl_cost_parts_share(&cost, begin, begin) == 0);
+        for (uint32_t end = begin + 1; end <= 9; end++) {
+            sum += shares[end - 1];
+            assert_true(fabs(sl_cost_parts_share(&cost, begin, end) - sum) < 1e-9);
+            assert_int_equal(sl_cost_parts_within(&cost, begin, sum + 1e-6), end - begin);
+            assert_int_equal(sl_cost_parts_within(&cost, begin, sum - 1e-6), end - begin - 1);
+        }
+    }
+    cost.last_part = 0; /* so it goes with whatever part is before it */
+    assert_int_equal(sl_cost_parts_within(&cost, 8, 0), 1);
+    for (int i = 0; i < 100; i++) {
+        sl_step_work streams = {0};
+        for (uint32_t n = 1 + (uint32_t)(uniform() * 20); n > 0; n--)
+            sl_cost_add(&cost, &streams, (uint32_t)(uniform() * 1000), 1, 1);
+        const uint32_t position = (uint32_t)(uniform() * 1000), n = 1 + (uint32_t)(uniform() * 64);
+        const double alone = sl_cost_predict_us(&cost, &streams);
+        sl_step_work whole = streams;
+        sl_cost_add(&cost, &whole, position, n, 0);
+        double sum = 0, rows_us = sl_cost_predict_us(&cost, &whole) - alone;
+        for (uint32_t begin = 0, end; begin < 9; begin = end) {
+            sl_step_work work = streams;
+            end = begin + 1 + (uint32_t)(uniform() * (8 - begin));
+            sl_cost_add_layered(&cost, &work, position, n, sl_cost_parts_share(&cost, begin, end));
+            double us = sl_cost_predict_us(&cost, &work) - alone;
+            assert_true(fabs(us - rows_us * sl_cost_parts_share(&cost, begin, end)) < 1e-6 * (rows_us + alone));
+            sum += us;
+        }
+        assert_true(fabs(sum - rows_us) < 1e-6 * (rows_us + alone));
+    }
+}
+
 static void test_text(void **state)
 {
     (void)state;
@@ -287,7 +332,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learns), cmocka_unit_test(test_outliers),  cmocka_unit_test(test_follows_speed),
         cmocka_unit_test(test_shape),  cmocka_unit_test(test_positions), cmocka_unit_test(test_rows_within),
-        cmocka_unit_test(test_text),   cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_parts),  cmocka_unit_test(test_text),      cmocka_unit_test(test_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* Layered rows, which go through the plan in several runs, have the same bits as rows that go through it in one: on the
- * backend with every cut, and in the engine beside streams. */
+ * backend with every cut, and in the engine beside streams. What each part of the plan has of the work, by hand. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -176,6 +177,28 @@ static void test_refused(void **state)
     run_close(&model);
 }
 
+/* ---- what the parts have of the work ---- */
+
+/* By the sizes of the matrices: a part begins with a layer's attention, so the first has Q, K and V of two layers, and of
+ * the last layer nothing but these is computed for rows that are not wanted. */
+static void test_shares(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < SL_COUNTOF(models); m++) {
+        run_model model = run_open(&(run_setup){.path = models[m], .n_threads = 1});
+        const sl_model_info *info = sl_model_get_info(sl_bundle_model(model.bundle));
+        sl_cost cost;
+        sl_cost_init(&cost, sl_model_plan(sl_bundle_model(model.bundle)), 1);
+        double qkv = (double)info->n_embd * (info->n_heads + 2 * info->n_kv_heads) * info->head_dim;
+        double rest = (double)info->n_embd * (info->n_heads * info->head_dim + 3 * info->n_ff);
+        double all = info->n_layers * qkv + (info->n_layers - 1) * rest;
+        assert_int_equal(cost.n_parts, info->n_layers);
+        assert_true(fabs(cost.first_part - (2 * qkv + rest) / all) < 1e-9);
+        assert_true(cost.last_part == 0);
+        run_close(&model);
+    }
+}
+
 /* ---- in the engine ---- */
 
 enum { N_STREAMS = 3, N_ANSWER = 40, LONG = 70 };
@@ -260,6 +283,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuts),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_shares),
         cmocka_unit_test(test_beside_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -338,7 +338,7 @@ static void test_layered(void **state)
 {
     (void)state;
     scene s = open_scene();
-    s.schedule.options.n_parts = 30;
+    kit_cut(&s.cost, 30);
     sl_task *stream = add_stream(&s, 0), *prompt = add(&s, 100);
     stream->n_done = 6000;
     prompt->running = true;
@@ -367,7 +367,8 @@ static void test_layered(void **state)
     stream->running = false;
     share(&s, 0);
     assert_true(other->n_rows == 0 && prompt->until_part == 30);
-    /* Where nothing fits they get a part all the same after some steps. */
+    /* Where nothing fits they get as many parts all the same, after some steps, as cost what a block of rows does: 16 rows
+     * of 58 are 8.3 parts of 30. */
     stream->running = true;
     stream->itl_target_us = 11000; /* less the margin: no more than the stream's own */
     for (uint32_t i = 0; i < s.schedule.options.ageing_turn; i++) {
@@ -375,7 +376,7 @@ static void test_layered(void **state)
         assert_int_equal(prompt->n_rows, 0);
     }
     share(&s, 0);
-    assert_true(prompt->n_rows == n_rows && prompt->until_part == 8);
+    assert_true(prompt->n_rows == n_rows && prompt->until_part == 7 + 8);
     stream->itl_target_us = 0;
     /* None begins where two prompts run, its rows' logits or hidden states are wanted, or the plan has too few parts. */
     prompt->n_layered = prompt->n_parts_done = 0;
@@ -394,7 +395,7 @@ static void test_layered(void **state)
     s.schedule.options.max_rows = s.schedule.options.n_slots + 40;
     share(&s, 0);
     assert_true(prompt->n_rows == 40 && prompt->until_part > 0);
-    s.schedule.options.n_parts = 3;
+    kit_cut(&s.cost, 3);
     share(&s, 0);
     assert_true(prompt->n_rows > 0 && prompt->until_part == 0);
     sl_tenants_close(&s.tenants);
