@@ -387,5 +387,7 @@ void sl_engine_stats(const sl_engine *e, sl_engine_statistics *out)
         out->n_blocks += pool->n_blocks;
         out->n_blocks_used += pool->n_blocks - pool->n_free - only_cached;
         out->n_blocks_cached += e->kv.tree.n_cached[g];
+        for (const sl_sequence *s = e->running; s; s = s->next)
+            out->n_slots_unused += (uint64_t)(s->n_dropped[g] + s->n_taken[g]) * SL_KV_BLOCK - s->n_done;
     }
 }

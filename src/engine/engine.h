@@ -184,6 +184,7 @@ typedef struct sl_engine_statistics {
     uint32_t n_waiting, n_running;
     uint32_t n_blocks, n_blocks_used; /* used: held by running sequences */
     uint32_t n_blocks_cached;         /* in the prefix tree, held by sequences or not */
+    uint64_t n_slots_unused;          /* of the blocks of running sequences, without a token; each sequence by itself */
     uint64_t prompt_tokens;           /* of requests whose prompt is done, cached_tokens among them */
     uint64_t generated_tokens, cached_tokens;
     uint64_t prefix_queries, prefix_hits; /* tokens looked for in the prefix tree when a sequence began, and found */

@@ -216,7 +216,9 @@ static bool look_at_engine(player *p, sl_replay_sample *sample)
         return stepped;
     sample->n_running = now_is.n_running;
     sample->n_positions = p->n_positions;
-    sample->n_slots = (uint64_t)now_is.n_blocks_used * SL_KV_BLOCK / SL_MAX(p->options->n_kv_groups, 1);
+    const uint32_t n_groups = SL_MAX(p->options->n_kv_groups, 1);
+    sample->n_slots = (uint64_t)now_is.n_blocks_used * SL_KV_BLOCK / n_groups;
+    sample->n_unused = now_is.n_slots_unused / n_groups;
     return stepped;
 }
 

@@ -36,9 +36,10 @@ typedef struct sl_replay_sample {
     uint32_t n_in_flight;              /* requests that had arrived and not ended when it began */
     int64_t predicted_us, measured_us; /* its forward pass, by the engine's cost model (0 = none) and by the clock */
     /* Right behind it, if every running sequence was generating (else 0 of each): these, the tokens whose keys and values
-     * they have, and the slots of the blocks that they hold, a block that two share counted once. */
+     * they have, the slots of the blocks that they hold, a block that two share counted once, and those of each sequence's
+     * blocks that have no token. */
     uint32_t n_running;
-    uint64_t n_positions, n_slots;
+    uint64_t n_positions, n_slots, n_unused;
 } sl_replay_sample;
 
 typedef struct sl_replay {

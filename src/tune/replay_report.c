@@ -126,17 +126,18 @@ static void find_course(const sl_replay *replay, int64_t begin_us, sl_replay_rep
 
 static void find_kv(const sl_replay *replay, sl_replay_report *out)
 {
-    double slots = 0, positions = 0, sequences = 0;
+    double slots = 0, positions = 0, unused = 0, sequences = 0;
     for (size_t i = 0; i < replay->n_samples; i++) {
         const sl_replay_sample *s = &replay->samples[i];
         out->n_kv_samples += s->n_running > 0;
         slots += (double)s->n_slots;
         positions += (double)s->n_positions;
+        unused += (double)s->n_unused;
         sequences += s->n_running;
     }
     if (sequences > 0 && positions > 0) {
         out->slots_per_token = slots / positions;
-        out->unused_slots = (slots - positions) / sequences;
+        out->unused_slots = unused / sequences;
     }
 }
 

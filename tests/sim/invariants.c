@@ -268,6 +268,13 @@ static void check_statistics(const sl_engine *e)
     for (int g = 0; g < e->model.plan->n_groups; g++)
         for (uint32_t b = 0; b < e->kv.pools[g].n_blocks; b++)
             n_used += e->kv.pools[g].refs[b] > (e->kv.tree.node_of[g][b] != SL_NO_NODE);
+    uint64_t n_unused = 0;
+    for (const sl_sequence *r = e->running; r; r = r->next)
+        n_unused +=
+            (uint64_t)e->model.plan->n_groups * (sl_align_up(r->n_done + r->n_layered, SL_KV_BLOCK) - r->n_done);
+    if (s.n_slots_unused != n_unused)
+        violation("%llu slots unused, %llu by the statistics", (unsigned long long)n_unused,
+                  (unsigned long long)s.n_slots_unused);
     if (s.n_blocks_used != n_used)
         violation("%u blocks used, %u by the statistics", n_used, s.n_blocks_used);
 }

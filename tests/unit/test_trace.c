@@ -484,7 +484,13 @@ static void test_report(void **state)
     };
     sl_replay_sample samples[] = {
         {.start_us = 1000, .end_us = 3000, .n_tokens = 2, .n_in_flight = 1, .predicted_us = 90, .measured_us = 100},
-        {.start_us = 3000, .end_us = 11000, .n_in_flight = 2, .n_running = 2, .n_positions = 40, .n_slots = 64},
+        {.start_us = 3000,
+         .end_us = 11000,
+         .n_in_flight = 2,
+         .n_running = 2,
+         .n_positions = 40,
+         .n_slots = 64,
+         .n_unused = 19},
         {.start_us = 11000,
          .end_us = 21000,
          .n_tokens = 3,
@@ -493,7 +499,8 @@ static void test_report(void **state)
          .measured_us = 40,
          .n_running = 1,
          .n_positions = 10,
-         .n_slots = 16}};
+         .n_slots = 16,
+         .n_unused = 6}};
     sl_replay replay = {.records = records,
                         .n_records = 3,
                         .tokens = tokens,
@@ -518,7 +525,7 @@ static void test_report(void **state)
     assert_true(report.batch_over_time[0] == 2 && report.batch_over_time[19] == 3);
     assert_true(report.in_flight_over_time[5] == 2);
     assert_int_equal(report.n_kv_samples, 2);
-    assert_true(report.slots_per_token == 1.6 && report.unused_slots == 10);
+    assert_true(report.slots_per_token == 1.6 && report.unused_slots == 25.0 / 3);
     assert_true(report.prediction_error.n == 2 && fabs(report.prediction_error.p50 - 0.1) < 1e-12);
     assert_true(report.prediction_error.max == 0.5);
     records[0].itl_target_us = 3999;
@@ -603,10 +610,12 @@ static void test_replay(void **state)
         assert_memory_equal(first.tokens, other.tokens, first.n_tokens * sizeof *first.tokens);
         sl_replay_free(&other);
     }
-    for (size_t i = 0; i < first.n_samples; i++) /* of one layer group here */
-        if (first.samples[i].n_running > 0)
-            assert_in_range(first.samples[i].n_slots - first.samples[i].n_positions, 0,
-                            15 * first.samples[i].n_running);
+    for (size_t i = 0; i < first.n_samples; i++) { /* of one layer group here */
+        const sl_replay_sample *s = &first.samples[i];
+        if (s->n_running > 0)
+            assert_in_range(s->n_slots - s->n_positions, 0, 15 * s->n_running);
+        assert_int_equal(s->n_unused, s->n_slots - s->n_positions);
+    }
     for (size_t i = 0; i < first.n_records; i++) {
         const sl_replay_record *r = &first.records[i];
         const sl_trace_request *wanted = &trace->requests[i];
