@@ -99,8 +99,8 @@ static sl_step_work work_of(const sl_batch *batch, const sl_cost *cost)
         sl_cost_add(cost, &work, batch->rows[r].position, n, n_wanted);
     }
     if (batch->n_layered > 0)
-        sl_cost_add_layered(cost, &work, batch->rows[n_whole].position, batch->n_layered,
-                            sl_cost_parts_share(cost, (uint32_t)batch->part_begin, (uint32_t)batch->part_end));
+        sl_cost_add_layered(cost, &work, batch->rows[n_whole].position, batch->n_layered, (uint32_t)batch->part_begin,
+                            (uint32_t)batch->part_end);
     return work;
 }
 

@@ -80,46 +80,54 @@ static double tile_reads(double position, uint32_t n, double window)
     return sum;
 }
 
-void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t n_wanted)
+/* Adds what the rows attend in shares[group] of the group's layers. */
+static void add_positions(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows,
+                          const double *shares)
 {
-    work->n_rows += n_rows;
-    work->n_wanted += n_wanted;
     for (uint32_t g = 0; g < cost->n_groups; g++) {
-        work->row_positions += cost->share[g] * attended(position, n_rows, cost->window[g]);
-        work->tile_positions += cost->share[g] * tile_reads(position, n_rows, cost->window[g]);
+        const double share = shares[g] * cost->share[g];
+        work->row_positions += share * attended(position, n_rows, cost->window[g]);
+        work->tile_positions += share * tile_reads(position, n_rows, cost->window[g]);
     }
 }
 
-void sl_cost_add_layered(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, double share)
+void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t n_wanted)
 {
-    sl_step_work own = {0};
-    sl_cost_add(cost, &own, position, n_rows, 0);
-    work->row_positions += share * own.row_positions;
-    work->tile_positions += share * own.tile_positions;
-    work->n_layered = n_rows;
-    work->layered_share = share;
-}
-
-/* Of each part but the first and the last. */
-static double middle_part(const sl_cost *cost)
-{
-    return cost->n_parts > 2 ? (1 - cost->first_part - cost->last_part) / (cost->n_parts - 2) : 0;
+    static const double all[SL_MAX_KV_GROUPS] = {1, 1, 1, 1};
+    work->n_rows += n_rows;
+    work->n_wanted += n_wanted;
+    add_positions(cost, work, position, n_rows, all);
 }
 
 double sl_cost_parts_share(const sl_cost *cost, uint32_t begin, uint32_t end)
 {
     const bool first = begin == 0 && end > 0, last = end == cost->n_parts && begin < end;
+    const double middle = cost->n_parts > 2 ? (1 - cost->first_part - cost->last_part) / (cost->n_parts - 2) : 0;
     if (cost->n_parts == 1)
-        return first;
-    return first * cost->first_part + last * cost->last_part + (double)(end - begin - first - last) * middle_part(cost);
+        return end - begin;
+    return first * cost->first_part + last * cost->last_part + (double)(end - begin - first - last) * middle;
 }
 
-uint32_t sl_cost_parts_within(const sl_cost *cost, uint32_t begin, double share)
+void sl_cost_add_layered(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t begin,
+                         uint32_t end)
 {
-    uint32_t end = cost->n_parts;
-    while (end > begin && sl_cost_parts_share(cost, begin, end) > share)
-        end--;
-    return end - begin;
+    double shares[SL_MAX_KV_GROUPS] = {0};
+    for (uint32_t i = begin; i < end; i++)
+        shares[cost->part_group[i]] += 1.0 / cost->group_parts[cost->part_group[i]];
+    add_positions(cost, work, position, n_rows, shares);
+    work->n_layered = n_rows;
+    work->layered_share = sl_cost_parts_share(cost, begin, end);
+}
+
+void sl_cost_add_mean_layered(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows,
+                              uint32_t n_steps)
+{
+    sl_step_work all = {0};
+    sl_cost_add(cost, &all, position, n_rows, 0);
+    work->row_positions += all.row_positions / n_steps;
+    work->tile_positions += all.tile_positions / n_steps;
+    work->n_layered = n_rows;
+    work->layered_share = 1.0 / n_steps;
 }
 
 /* ---- the prior ---- */
@@ -241,6 +249,18 @@ static void reset_covariance(sl_cost *cost)
         }
 }
 
+static void set_parts(sl_cost *cost, const sl_plan *plan, const plan_work *w)
+{
+    cost->n_parts = (uint32_t)sl_plan_parts(plan);
+    SL_ASSERT(cost->n_parts <= SL_MAX_LAYERS);
+    cost->first_part = w->row_ops > 0 ? w->first_part_ops / w->row_ops : 1.0 / cost->n_parts;
+    cost->last_part = w->row_ops > 0 ? w->last_part_ops / w->row_ops : 1.0 / cost->n_parts;
+    for (uint32_t i = 0; i < cost->n_parts; i++) {
+        cost->part_group[i] = (uint8_t)(plan->layer_group ? plan->layer_group[i] : 0);
+        cost->group_parts[cost->part_group[i]]++;
+    }
+}
+
 void sl_cost_init(sl_cost *cost, const sl_plan *plan, int n_threads)
 {
     *cost = (sl_cost){.spread = first_spread, .n_groups = (uint32_t)plan->n_groups};
@@ -256,9 +276,7 @@ void sl_cost_init(sl_cost *cost, const sl_plan *plan, int n_threads)
         cost->window[g] = plan->groups[g].window;
         cost->share[g] = (double)plan->groups[g].block_bytes / SL_KV_BLOCK / w.position_bytes;
     }
-    cost->n_parts = (uint32_t)sl_plan_parts(plan);
-    cost->first_part = w.row_ops > 0 ? w.first_part_ops / w.row_ops : 1.0 / cost->n_parts;
-    cost->last_part = w.row_ops > 0 ? w.last_part_ops / w.row_ops : 1.0 / cost->n_parts;
+    set_parts(cost, plan, &w);
     for (int i = 0; i < SL_COST_TERMS; i++)
         cost->m[i] = 1;
     reset_covariance(cost);
@@ -376,6 +394,22 @@ uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint
             high = n - 1;
     }
     return low;
+}
+
+uint32_t sl_cost_parts_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_rows,
+                              uint32_t begin, double limit_us)
+{
+    uint32_t low = begin, high = cost->n_parts;
+    while (low < high) {
+        uint32_t end = low + (high - low + 1) / 2;
+        sl_step_work with = *work;
+        sl_cost_add_layered(cost, &with, position, n_rows, begin, end);
+        if (sl_cost_predict_us(cost, &with) <= limit_us)
+            low = end;
+        else
+            high = end - 1;
+    }
+    return low - begin;
 }
 
 double sl_cost_prefill_us(const sl_cost *cost, uint32_t position, uint32_t n_rows, uint32_t n_wanted, uint32_t chunk)

@@ -28,8 +28,8 @@ typedef struct sl_step_work {
     uint32_t n_rows, n_wanted;
     double row_positions;  /* over rows: positions the row attends */
     double tile_positions; /* over tiles of a sequence's rows: positions that one of them attends */
-    /* Besides, rows that go through parts of the plan alone (graph/backend.h): these have that share of what rows do in
-     * all of them. What they attend is in the sums above, by the same share. */
+    /* Besides, rows that go through parts of the plan alone (graph/backend.h): these have that share of a row's matmuls.
+     * What the rows attend in these parts is in the sums above. */
     uint32_t n_layered;
     double layered_share;
 } sl_step_work;
@@ -44,11 +44,13 @@ typedef struct sl_cost {
     uint32_t n_groups;
     uint32_t window[SL_MAX_KV_GROUPS]; /* 0 = full */
     double share[SL_MAX_KV_GROUPS];    /* of the KV bytes of a position; they sum to 1 */
-    /* Parts of the plan that rows can go through in several steps (sl_plan_parts), and what the first and the last have of
-     * the rows' work: the first begins with what stands before a cut in the other layers, the last ends with what is
-     * computed for wanted rows alone. Those between are alike. */
+    /* Parts of the plan that rows can go through in several steps (sl_plan_parts). Of a row's matmuls, the first begins with
+     * what in other layers stands before the cut, the last ends with those for wanted rows alone, those between are alike.
+     * Each has one layer's attention. */
     uint32_t n_parts;
-    double first_part, last_part;
+    double first_part, last_part;           /* shares of a row's matmuls */
+    uint8_t part_group[SL_MAX_LAYERS];      /* KV group of the part's layer */
+    uint32_t group_parts[SL_MAX_KV_GROUPS]; /* how many there are of each */
 } sl_cost;
 
 /* The prior for a plan on n_threads workers of this machine. Fills all of *cost; can't fail. */
@@ -57,15 +59,16 @@ void sl_cost_init(sl_cost *cost, const sl_plan *plan, int n_threads);
 /* Adds n_rows rows of one sequence at [position, position + n_rows), of which n_wanted have their logits computed. */
 void sl_cost_add(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t n_wanted);
 
-/* What parts [begin, end) have of the work of rows, none of them wanted, that go through all parts; 0 to 1. */
+/* The share of a row's matmuls that parts [begin, end) have, where it is not wanted; 0 to 1. */
 double sl_cost_parts_share(const sl_cost *cost, uint32_t begin, uint32_t end);
 
-/* How many of the parts from begin on have at most this share of the work. */
-uint32_t sl_cost_parts_within(const sl_cost *cost, uint32_t begin, double share);
+/* Adds n_rows rows of one sequence, none of them wanted, that go through parts [begin, end); once for a step at most. */
+void sl_cost_add_layered(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, uint32_t begin,
+                         uint32_t end);
 
-/* Adds n_rows rows of one sequence, none of them wanted, that go through parts with a share of the work; once for a step
- * at most. */
-void sl_cost_add_layered(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows, double share);
+/* The same as in the mean of n_steps steps that take the rows through all parts. */
+void sl_cost_add_mean_layered(const sl_cost *cost, sl_step_work *work, uint32_t position, uint32_t n_rows,
+                              uint32_t n_steps);
 
 /* Predicted time of a step in microseconds; more than 0 and finite, 0 for a step without rows. */
 double sl_cost_predict_us(const sl_cost *cost, const sl_step_work *work);
@@ -94,6 +97,10 @@ static inline uint32_t sl_cost_wanted(uint32_t n, uint32_t n_left, uint32_t n_wa
  * n_left rows as above. 0 when not even one fits. */
 uint32_t sl_cost_rows_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_left,
                              uint32_t n_wanted, uint32_t most, double limit_us);
+
+/* How many parts from begin on n_rows rows of a prompt at position can go through with the step within limit_us. */
+uint32_t sl_cost_parts_within(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_rows,
+                              uint32_t begin, double limit_us);
 
 /* Time to compute the prompt rows [position, position + n_rows) alone, the last n_wanted with logits (0 as 1), in steps of
  * chunk rows. */

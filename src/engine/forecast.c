@@ -201,9 +201,9 @@ static bool find_layered(forecast *f, double limit_us, sl_step_work *work)
         return false;
     uint32_t n_steps = 0;
     for (uint32_t done = 0; done < f->cost->n_parts; n_steps++)
-        done += SL_MAX(sl_cost_parts_within(f->cost, done, l.share), 1);
+        done += SL_MAX(sl_cost_parts_within(f->cost, work, position, l.n_rows, done, limit_us), 1);
     p->n_rows = (uint32_t)fmax(1, round((double)l.n_rows / n_steps));
-    sl_cost_add_layered(f->cost, work, position, l.n_rows, 1.0 / n_steps);
+    sl_cost_add_mean_layered(f->cost, work, position, l.n_rows, n_steps);
     return true;
 }
 

@@ -294,21 +294,11 @@ double sl_schedule_limit_us(const sl_schedule *schedule, const sl_cost *cost, co
     return limit_us;
 }
 
-/* Share of the parts that n_rows rows can go through in what is left of the step. */
-static double fitting_share(const sl_cost *cost, const sl_step_work *work, uint32_t position, uint32_t n_rows,
-                            double limit_us)
-{
-    sl_step_work all = *work;
-    sl_cost_add_layered(cost, &all, position, n_rows, 1);
-    double others_us = sl_cost_predict_us(cost, work);
-    return (limit_us - others_us) / (sl_cost_predict_us(cost, &all) - others_us);
-}
-
 sl_layered sl_schedule_layered(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
                                uint32_t position, uint32_t n_left, double limit_us)
 {
     enum { LEAST_PARTS = 3 };      /* in a step: fewer would leave too much of the limit unused */
-    const double own_limit = 0.95; /* of it, so that as many fit into the next steps, whatever the model learns */
+    const double own_limit = 0.95; /* of it behind the first, so that as many fit, whatever the model learns */
     /* There may be a stream for each slot before the rows are through. */
     const uint32_t max_rows = schedule->options.max_rows,
                    room = max_rows - SL_MIN(max_rows, SL_MAX(work->n_rows, schedule->options.n_slots));
@@ -317,13 +307,14 @@ sl_layered sl_schedule_layered(const sl_schedule *schedule, const sl_cost *cost,
     const double others_us = sl_cost_predict_us(cost, work);
     if (cost->n_parts <= LEAST_PARTS || limit_us == INFINITY || limit_us <= others_us)
         return (sl_layered){0};
-    const double usual_share = sl_cost_parts_share(cost, 1, 1 + LEAST_PARTS);
-    double all_us = others_us + own_limit * (limit_us - others_us) / usual_share;
+    const double share =
+        fmax(sl_cost_parts_share(cost, 0, LEAST_PARTS), sl_cost_parts_share(cost, 1, 1 + LEAST_PARTS) / own_limit);
+    const double all_us = others_us + (limit_us - others_us) / share;
     uint32_t n = sl_cost_rows_within(cost, work, position, n_left, 1, most, all_us);
     uint32_t whole = sl_cost_rows_within(cost, work, position, n_left, 1, most, limit_us);
     if (2 * n < 3 * whole + 2) /* they save little then */
         return (sl_layered){0};
-    return (sl_layered){n, fitting_share(cost, work, position, n, limit_us)};
+    return (sl_layered){n, sl_cost_parts_within(cost, work, position, n, 0, limit_us)};
 }
 
 /* A step that is being shared out. */
@@ -364,23 +355,22 @@ static void grant_parts(sharing *s, sl_task *task, uint32_t n_rows, uint32_t n)
     task->until_part = task->n_parts_done + n;
     task->n_rows = s->grant ? s->grant(s->user, index, n_rows) : n_rows;
     if (task->n_rows > 0)
-        sl_cost_add_layered(s->cost, &s->work, task->n_done, task->n_rows,
-                            sl_cost_parts_share(s->cost, task->n_parts_done, task->until_part));
+        sl_cost_add_layered(s->cost, &s->work, task->n_done, task->n_rows, task->n_parts_done, task->until_part);
     else
         task->until_part = 0;
 }
 
-/* How many parts the task's layered rows that are under way go through now; in a dry step at least as many as cost what a
- * KV block of rows does. */
+/* How many parts the task's layered rows that are under way go through now: in a dry step as many as cost what a KV block of
+ * rows does, at least one. */
 static uint32_t next_parts(const sharing *s, const sl_task *task)
 {
-    const uint32_t n_left = s->cost->n_parts - task->n_parts_done;
-    if (s->limit_us == INFINITY)
-        return n_left;
-    double share = fitting_share(s->cost, &s->work, task->n_done, task->n_layered, s->limit_us);
-    if (s->dry)
-        share = fmax(share, (double)SL_KV_BLOCK / task->n_layered);
-    uint32_t n = sl_cost_parts_within(s->cost, task->n_parts_done, share);
+    double limit_us = s->limit_us;
+    if (s->dry) {
+        sl_step_work block = s->work;
+        sl_cost_add(s->cost, &block, task->n_done, SL_MIN(task->n_layered, (uint32_t)SL_KV_BLOCK), 0);
+        limit_us = fmax(limit_us, sl_cost_predict_us(s->cost, &block));
+    }
+    uint32_t n = sl_cost_parts_within(s->cost, &s->work, task->n_done, task->n_layered, task->n_parts_done, limit_us);
     return s->dry ? SL_MAX(n, 1) : n;
 }
 
@@ -402,7 +392,7 @@ static bool share_layered(sharing *s, bool *offered)
         n_parts = next_parts(s, only);
     } else if (n_prompts == 1 && only->n_wanted <= 1 && !only->whole) {
         sl_layered l = sl_schedule_layered(s->schedule, s->cost, &s->work, only->n_done, only->n_left, s->limit_us);
-        n_parts = sl_cost_parts_within(s->cost, 0, l.share);
+        n_parts = l.n_parts;
         n_rows = n_parts > 0 ? l.n_rows : 0;
     }
     *offered = n_rows > 0 && n_parts > 0;

@@ -25,7 +25,7 @@
  * prompts, the one that is longest overdue goes first, before every priority, and nobody else starts until it has got
  * rows. So a request waits at most ageing_us, and then (ageing_turn + 1) steps for each step that it and those overdue
  * before it need, and one answer's length where all slots are taken; and once until layered rows that are under way are
- * through (below): (ageing_turn + 1) steps for each KV block of them, at worst, or for each part where these are fewer.
+ * through (below): (ageing_turn + 1) steps for each part that they still have, at worst.
  *
  * The time of a step with prompts is limited for the sake of the streams that decode beside them:
  *   - a stream with an ITL target must have its token in time: the limit is what is left of the target, less the margin
@@ -155,8 +155,8 @@ double sl_schedule_share(sl_schedule *schedule, const sl_cost *cost, sl_task *ta
 
 /* Layered rows of a prompt at `position`, of which n_left are still to be computed, in a step with this work and limit. */
 typedef struct sl_layered {
-    uint32_t n_rows; /* 0: as many rows as fit through all layers do as well */
-    double share;    /* of the parts that they go through in a step, at most (sl_cost_parts_within) */
+    uint32_t n_rows;  /* 0: as many rows as fit through all layers do as well */
+    uint32_t n_parts; /* that they go through in the step */
 } sl_layered;
 sl_layered sl_schedule_layered(const sl_schedule *schedule, const sl_cost *cost, const sl_step_work *work,
                                uint32_t position, uint32_t n_left, double limit_us);

@@ -322,8 +322,7 @@ static sl_step_work weigh(sl_engine *e)
         uint32_t n_unseen = sl_keep_dropped(&e->options.keep, s->n_done) * SL_KV_BLOCK;
         if (s->n_layered > 0) {
             const sl_cost *cost = &e->tasks.cost;
-            sl_cost_add_layered(cost, &work, s->n_done - n_unseen, s->n_planned,
-                                sl_cost_parts_share(cost, s->n_parts_done, s->until_part));
+            sl_cost_add_layered(cost, &work, s->n_done - n_unseen, s->n_planned, s->n_parts_done, s->until_part);
             if (s->until_part == cost->n_parts)
                 sl_tenants_charge(&e->tasks.tenants, s->tenant, s->n_planned);
             continue;

@@ -35,7 +35,7 @@ typedef enum sl_domain {
     SL_DOMAIN_LOGITS, /* the first of these: the rows whose logits are wanted */
 } sl_domain;
 
-enum { SL_NONE = -1, SL_MAX_INPUTS = 2 };
+enum { SL_NONE = -1, SL_MAX_INPUTS = 2, SL_MAX_LAYERS = 1024 };
 
 /* A tensor that flows: width elements in each row of its domain. */
 typedef struct sl_value {

@@ -1,3 +1,4 @@
+#include "graph/graph.h"
 #include "model/arch.h"
 
 #include <math.h>
@@ -5,7 +6,7 @@
 #include <string.h>
 
 /* Limits far above any published model; they keep every later product of two within 64 bits. */
-enum { MAX_LAYERS = 1024, MAX_WIDTH = 1 << 20, MAX_HEADS = 1 << 12, MAX_CONTEXT = 1 << 24 };
+enum { MAX_WIDTH = 1 << 20, MAX_HEADS = 1 << 12, MAX_CONTEXT = 1 << 24 };
 
 typedef struct {
     const sl_gguf *gguf;
@@ -98,7 +99,7 @@ sl_status sl_hparams_read(const sl_gguf *gguf, const sl_arch *arch, sl_hparams *
     reader r = {gguf, arch->name, err};
     sl_hparams *h = out;
     *h = (sl_hparams){.norm_eps = 1e-5f, .rope_base = 10000.0f, .local_rope_base = arch->local_rope_base};
-    SL_TRY(read_count(&r, "block_count", MAX_LAYERS, true, &h->n_layers));
+    SL_TRY(read_count(&r, "block_count", SL_MAX_LAYERS, true, &h->n_layers));
     SL_TRY(read_count(&r, "embedding_length", MAX_WIDTH, true, &h->n_embd));
     SL_TRY(read_count(&r, "feed_forward_length", MAX_WIDTH, true, &h->n_ff));
     SL_TRY(read_count(&r, "context_length", MAX_CONTEXT, true, &h->context_length));

@@ -76,14 +76,6 @@ static bool outranks(const sl_sequence *a, const sl_sequence *b)
     return a->id != b->id ? a->id < b->id : a->choice < b->choice;
 }
 
-/* Layered rows that go through one part, or through as many as cost at most what a block of rows does. */
-static bool is_least(const sl_cost *cost, const sl_task *task)
-{
-    return task->until_part > 0 &&
-           (task->until_part == task->n_parts_done + 1 ||
-            task->n_rows * sl_cost_parts_share(cost, task->n_parts_done, task->until_part) <= SL_KV_BLOCK * 1.0001);
-}
-
 /* A step beside streams without ITL targets is, by the cost model as it was before the step, within the prompts' factor of
  * what a row for each running task takes and of twice what the model doubts that, but for the block, or the layered rows
  * that cost as much, that a prompt gets now and then. What waits after having run may have run until the blocks were given out: the limit with it or without. */
@@ -91,13 +83,22 @@ static void check_limit(const sl_engine *e, const before_step *before, uint32_t 
 {
     const sl_tasks *t = &e->tasks;
     const sl_cost *cost = &before->cost;
-    sl_step_work all = {0}, running = {0};
+    sl_step_work all = {0}, running = {0}, block = {0}; /* block: what has rows, and such a block where one was due */
+    bool dry = false;
     uint32_t n_prompts = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         const sl_task *task = &t->tasks[i];
         const bool decodes = task->n_generated > 0 && task->n_left == 1;
-        if (task->itl_target_us > 0 || (before->n_dry >= AGEING_TURN && is_least(cost, task)))
+        if (task->itl_target_us > 0)
             return;
+        if (before->n_dry >= AGEING_TURN && task->n_layered > 0 && task->until_part > 0) {
+            if (task->until_part == task->n_parts_done + 1)
+                return;
+            dry = true;
+            sl_cost_add(cost, &block, task->n_done, SL_MIN(task->n_layered, (uint32_t)SL_KV_BLOCK), 0);
+        }
+        if (decodes && task->n_rows > 0)
+            sl_cost_add(cost, &block, task->n_done, 1, 1);
         if (task->running)
             sl_cost_add(cost, &running, decodes ? task->n_done : 0, 1, 1);
         if (task->running || t->sequences[i]->preempted) {
@@ -107,6 +108,8 @@ static void check_limit(const sl_engine *e, const before_step *before, uint32_t 
     }
     double doubt = fmax(sl_cost_doubt(cost, &all), sl_cost_doubt(cost, &running));
     double limit_us = pow(ITL_FACTOR, n_prompts > 1 ? n_prompts : 1) * sl_cost_predict_us(cost, &all) * (1 + 2 * doubt);
+    if (dry)
+        limit_us = fmax(limit_us, sl_cost_predict_us(cost, &block));
     if (n_streams > 0 && n_rows > n_streams + SL_KV_BLOCK &&
         (double)e->statistics.last_predicted_us > 1.001 * limit_us + 1)
         violation("a step of %u rows beside %u streams, %u prompts: %.0f us, at most %.0f meant", n_rows, n_streams,

@@ -68,7 +68,7 @@ MUTATIONS = {
     "layered-among": ("other prompts have rows while layered ones are on their way", [
         ("schedule.c", "        if (layered) {\n            n_prompt_rows", "        if (layered && task->n_rows > 0) {\n            n_prompt_rows")]),
     "layered-long": ("layered rows go through twice the parts that fit", [
-        ("schedule.c", "return (limit_us - others_us) / (", "return 2 * (limit_us - others_us) / (")]),
+        ("cost.c", "return low - begin;", "return SL_MIN(2 * (low - begin), cost->n_parts - begin);")]),
     "layered-room": ("layered rows leave no room for streams that begin meanwhile", [
         ("schedule.c", "SL_MAX(work->n_rows, schedule->options.n_slots)", "work->n_rows")]),
     "layered-again": ("a request that is pushed out and starts again in the same step has the layered rows that it had", [
@@ -133,7 +133,7 @@ MUTATIONS = {
     "push-in-vain": ("running ones are pushed out though that is not enough", [
         ("step.c", "for (bool more = would_do; more", "for (bool more = true; more")]),
     "no-budget": ("prompts take all rows, whatever the streams wait", [
-        ("schedule.c", "if (limit_us == INFINITY)", "if (true)")]),
+        ("schedule.c", "if (s->limit_us == INFINITY)\n        return SL_MIN", "if (true)\n        return SL_MIN")]),
     "late-first": ("deadlines that cannot be met go first", [
         ("schedule.c", "if (a->feasible != b->feasible)\n        return a->feasible;",
          "if (a->feasible != b->feasible)\n        return b->feasible;")]),
@@ -149,7 +149,7 @@ MUTATIONS = {
     "claim-saved": ("a tenant that was away may claim what it missed", [
         ("tenants.c", "tenant->virtual_time = fmax(tenant->virtual_time, t->virtual_time);", ";")]),
     "no-dry-block": ("prompts get nothing as long as targets leave nothing", [
-        ("schedule.c", "if (rows == 0 && dry && n_prompt_rows == 0)", "if (false && dry)")]),
+        ("schedule.c", "if (rows == 0 && s.dry && n_prompt_rows == 0)", "if (false && s.dry)")]),
     "static-joins": ("a static batch is joined while it runs", [
         ("schedule.c", "if (tasks[i].running)\n            return false;\n        waited_us", "waited_us")]),
     "no-doubt": ("what the cost model has not seen is taken for known", [

@@ -31,8 +31,10 @@ typedef struct client {
 
 struct workload {
     uint64_t random, trace;
+    uint64_t parts; /* a second generator, for what the parts of the plan have */
     sl_plan plan;
     sl_step steps[24]; /* of the plan: as many parts */
+    int layer_group[24];
     sl_engine *engine;
     client *clients;
     uint32_t n_clients, n_submitted, n_over, n_refused;
@@ -44,10 +46,15 @@ struct workload {
     uint32_t pinned_base, n_pinned; /* tokens of a base that are pinned for tenant 0 */
 };
 
+static uint32_t draw_from(uint64_t *random, uint32_t below)
+{
+    *random = *random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407); /* Knuth's MMIX generator */
+    return below ? (uint32_t)((*random >> 33) % below) : 0;
+}
+
 static uint32_t draw(workload *w, uint32_t below)
 {
-    w->random = w->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407); /* Knuth's MMIX generator */
-    return below ? (uint32_t)((w->random >> 33) % below) : 0;
+    return draw_from(&w->random, below);
 }
 
 static void trace(workload *w, uint64_t value)
@@ -76,8 +83,11 @@ static void make_plan(workload *w)
     w->plan.n_groups = (int)n;
     w->plan.steps = w->steps;
     w->plan.n_steps = 1 + (int)draw(w, SL_COUNTOF(w->steps));
-    for (int i = 0; i < w->plan.n_steps; i++)
+    for (int i = 0; i < w->plan.n_steps; i++) {
         w->steps[i].kind = SL_STEP_ATTENTION;
+        w->layer_group[i] = (int)draw_from(&w->parts, n);
+    }
+    w->plan.layer_group = w->layer_group;
 }
 
 static void open_engine(workload *w)
@@ -101,6 +111,13 @@ static void open_engine(workload *w)
         .plan = &w->plan, .backend = fake_backend(), .n_vocab = FAKE_VOCAB, .context_length = MAX_CONTEXT};
     sl_err err;
     require(sl_engine_open(&model, &options, NULL, &w->engine, &err), &err);
+    /* The plan has no matmuls to tell from: up to half of a layer's stand before its attention, and the last may have none. */
+    sl_cost *cost = &w->engine->tasks.cost;
+    if (cost->n_parts > 1 && draw_from(&w->parts, 2)) {
+        const double before = draw_from(&w->parts, 50) / 100.0, all = cost->n_parts - 1 + before;
+        cost->first_part = (1 + before) / all;
+        cost->last_part = 0;
+    }
 }
 
 workload *workload_open(uint64_t seed, uint32_t n_requests)
@@ -108,6 +125,7 @@ workload *workload_open(uint64_t seed, uint32_t n_requests)
     workload *w = calloc(1, sizeof *w);
     fake_now_us = 1000;
     w->random = seed * UINT64_C(0x9e3779b97f4a7c15);
+    w->parts = ~w->random;
     w->trace = UINT64_C(0xcbf29ce484222325);
     w->n_clients = n_requests;
     w->clients = calloc(n_requests, sizeof *w->clients);

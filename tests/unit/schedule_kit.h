@@ -7,7 +7,7 @@
 
 static inline sl_cost kit_cost(void)
 {
-    sl_cost cost = {.n_groups = 1, .share = {1}, .n_parts = 1, .first_part = 1};
+    sl_cost cost = {.n_groups = 1, .share = {1}, .n_parts = 1, .first_part = 1, .group_parts = {1}};
     for (int i = 0; i < SL_COST_TERMS; i++)
         cost.m[i] = 1;
     for (int i = 0; i < SL_COST_ROW_TERMS; i++)
@@ -19,7 +19,7 @@ static inline sl_cost kit_cost(void)
 /* Cuts its plan into n parts, all alike. */
 static inline void kit_cut(sl_cost *cost, uint32_t n)
 {
-    cost->n_parts = n;
+    cost->n_parts = cost->group_parts[0] = n;
     cost->first_part = cost->last_part = 1.0 / n;
 }
 

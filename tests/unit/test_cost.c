@@ -208,17 +208,28 @@ static void test_rows_within(void **state)
     assert_int_equal(sl_cost_wanted(7, 10, 12), 7);
 }
 
-/* Rows that go through the parts in several steps cost in all what they do in one, and in each what the parts have. */
+/* Three parts of the first group and six of the second, in turns of three. */
+static void cut_cost(sl_cost *cost)
+{
+    cost->n_parts = 9;
+    cost->first_part = 0.2;
+    cost->last_part = 0.1;
+    for (uint32_t i = 0; i < 9; i++)
+        cost->part_group[i] = i % 3 > 0;
+    cost->group_parts[0] = 3;
+    cost->group_parts[1] = 6;
+}
+
+/* Rows that go through the parts in several steps cost in all what they do in one, and in each what its parts have of the
+ * matmuls, and of what the rows attend, by hand. */
 static void test_parts(void **state)
 {
     (void)state;
     random_state = 9;
     sl_cost cost = open_cost();
-    assert_true(cost.n_parts == 1 && sl_cost_parts_share(&cost, 0, 1) == 1 && sl_cost_parts_within(&cost, 0, 1) == 1);
+    assert_true(cost.n_parts == 1 && sl_cost_parts_share(&cost, 0, 1) == 1);
     learn(&cost, 300, 1, 0.05, 0, 0.5);
-    cost.n_parts = 9;
-    cost.first_part = 0.2;
-    cost.last_part = 0.1;
+    cut_cost(&cost);
     const double shares[] = {0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1};
     for (uint32_t begin = 0; begin <= 9; begin++) {
         double sum = 0;
@@ -226,30 +237,38 @@ static void test_parts(void **state)
         for (uint32_t end = begin + 1; end <= 9; end++) {
             sum += shares[end - 1];
             assert_true(fabs(sl_cost_parts_share(&cost, begin, end) - sum) < 1e-9);
-            assert_int_equal(sl_cost_parts_within(&cost, begin, sum + 1e-6), end - begin);
-            assert_int_equal(sl_cost_parts_within(&cost, begin, sum - 1e-6), end - begin - 1);
         }
     }
-    cost.last_part = 0; /* so it goes with whatever part is before it */
-    assert_int_equal(sl_cost_parts_within(&cost, 8, 0), 1);
     for (int i = 0; i < 100; i++) {
         sl_step_work streams = {0};
         for (uint32_t n = 1 + (uint32_t)(uniform() * 20); n > 0; n--)
             sl_cost_add(&cost, &streams, (uint32_t)(uniform() * 1000), 1, 1);
         const uint32_t position = (uint32_t)(uniform() * 1000), n = 1 + (uint32_t)(uniform() * 64);
         const double alone = sl_cost_predict_us(&cost, &streams);
-        sl_step_work whole = streams;
+        sl_step_work whole = streams, mean = streams;
         sl_cost_add(&cost, &whole, position, n, 0);
         double sum = 0, rows_us = sl_cost_predict_us(&cost, &whole) - alone;
         for (uint32_t begin = 0, end; begin < 9; begin = end) {
-            sl_step_work work = streams;
-            end = begin + 1 + (uint32_t)(uniform() * (8 - begin));
-            sl_cost_add_layered(&cost, &work, position, n, sl_cost_parts_share(&cost, begin, end));
-            double us = sl_cost_predict_us(&cost, &work) - alone;
-            assert_true(fabs(us - rows_us * sl_cost_parts_share(&cost, begin, end)) < 1e-6 * (rows_us + alone));
-            sum += us;
+            sl_step_work work = streams, more = streams;
+            double limit_us = alone + uniform() * rows_us, attended = streams.row_positions;
+            uint32_t n_within = sl_cost_parts_within(&cost, &streams, position, n, begin, limit_us);
+            end = begin + SL_MAX(n_within, 1);
+            sl_cost_add_layered(&cost, &work, position, n, begin, end);
+            for (uint32_t p = begin; p < end; p++)
+                for (uint32_t r = 0; r < n; r++) /* a quarter of the KV bytes is the first group's */
+                    attended += p % 3 ? 0.75 / 6 * fmin(position + r + 1, 64) : 0.25 / 3 * (position + r + 1);
+            assert_true(fabs(work.row_positions - attended) < 1e-6 * attended);
+            double us = sl_cost_predict_us(&cost, &work);
+            assert_true(n_within == 0 ? us > limit_us : us <= limit_us);
+            sum += us - alone;
+            if (n_within == 0 || end == 9)
+                continue;
+            sl_cost_add_layered(&cost, &more, position, n, begin, end + 1);
+            assert_true(sl_cost_predict_us(&cost, &more) > limit_us);
         }
         assert_true(fabs(sum - rows_us) < 1e-6 * (rows_us + alone));
+        sl_cost_add_mean_layered(&cost, &mean, position, n, 4);
+        assert_true(fabs(4 * (sl_cost_predict_us(&cost, &mean) - alone) - rows_us) < 1e-6 * (rows_us + alone));
     }
 }
 

@@ -179,8 +179,8 @@ static void test_refused(void **state)
 
 /* ---- what the parts have of the work ---- */
 
-/* By the sizes of the matrices: a part begins with a layer's attention, so the first has Q, K and V of two layers, and of
- * the last layer nothing but these is computed for rows that are not wanted. */
+/* Matmuls, by the sizes of the matrices: a part begins with a layer's attention, so the first has Q, K and V of two layers,
+ * and the last has none for rows that are not wanted. Attention, by the layers' windows. */
 static void test_shares(void **state)
 {
     (void)state;
@@ -195,13 +195,16 @@ static void test_shares(void **state)
         assert_int_equal(cost.n_parts, info->n_layers);
         assert_true(fabs(cost.first_part - (2 * qkv + rest) / all) < 1e-9);
         assert_true(cost.last_part == 0);
+        for (uint32_t p = 0; p < cost.n_parts; p++)
+            assert_true((cost.window[cost.part_group[p]] > 0) ==
+                        (m == 1 && p % 6 != 5)); /* every sixth of Gemma is full */
         run_close(&model);
     }
 }
 
 /* ---- in the engine ---- */
 
-enum { N_STREAMS = 3, N_ANSWER = 40, LONG = 70 };
+enum { N_STREAMS = 6, N_ANSWER = 40, LONG = 70 };
 
 typedef struct answer {
     uint32_t tokens[N_ANSWER];
