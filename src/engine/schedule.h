@@ -73,7 +73,7 @@ typedef struct sl_schedule_options {
     uint32_t most_preemptions; /* of one sequence, before it goes ahead of all that were pre-empted less often */
 } sl_schedule_options;
 
-/* continuous, 1 slot, 512 rows, 30 s, every 8th step, factor 1.8, 1 part, 4 pre-emptions */
+/* continuous, 1 slot, 512 rows, 30 s, every 8th step, factor 1.8, 4 pre-emptions */
 sl_schedule_options sl_schedule_options_default(void);
 
 typedef struct sl_schedule {

@@ -62,8 +62,6 @@ class Throughput(harness.Case):
         shared = self.report("--trace", "shared-prefix", "-n", 12, "--parallel", 2)
         self.assertGreater(shared["cached_tokens"], 0)
         self.assertGreater(shared["prefix_hit_rate"], 0)
-        if shared["kv"]["samples"] > 0:  # of each sequence's own table, also where two share a block
-            self.assertTrue(0 <= shared["kv"]["unused_slots_per_sequence"] <= 15)
         off = self.report("--trace", "shared-prefix", "-n", 12, "--parallel", 2, "--no-prefix-cache")
         self.assertEqual((off["cached_tokens"], off["prefix_hit_rate"]), (0, 0))
 

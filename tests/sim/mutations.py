@@ -69,6 +69,8 @@ MUTATIONS = {
         ("schedule.c", "        if (layered) {\n            n_prompt_rows", "        if (layered && task->n_rows > 0) {\n            n_prompt_rows")]),
     "layered-long": ("layered rows go through twice the parts that fit", [
         ("cost.c", "return low - begin;", "return SL_MIN(2 * (low - begin), cost->n_parts - begin);")]),
+    "layered-dry": ("layered rows that nothing fits beside go through all parts now and then", [
+        ("schedule.c", "limit_us = fmax(limit_us, sl_cost_predict_us(s->cost, &block));", "limit_us = INFINITY;")]),
     "layered-room": ("layered rows leave no room for streams that begin meanwhile", [
         ("schedule.c", "SL_MAX(work->n_rows, schedule->options.n_slots)", "work->n_rows")]),
     "layered-again": ("a request that is pushed out and starts again in the same step has the layered rows that it had", [
