@@ -403,7 +403,8 @@ typedef struct sl_runner_statistics {
         n_blocks_cached; /* of 16 tokens' keys and values: all, of running queries, cached */
 } sl_runner_statistics;
 
-/* Fills *out, whose size the caller has set, as it was after the last step. */
+/* Fills *out, whose size the caller has set, as it was after the last step or, if that was later, the last end that was
+ * told: a query whose last output was read is counted. */
 SL_API SL_WARN_UNUSED sl_status sl_runner_get_statistics(sl_runner *runner, sl_runner_statistics *out, sl_err *err);
 
 /* SL_OK while the engine does its work; SL_ERR_STATE, with the reason, when it has failed or no step has ended for

@@ -299,6 +299,7 @@ sl_status sl_engine_submit(sl_engine *e, const sl_request *request, uint64_t *id
     sl_sequence *first;
     SL_TRY(prepare(e, request, &first, err));
     e->last_id++;
+    e->n_waiting++;
     sl_queue_insert(e, &e->waiting, first);
     if (id)
         *id = first->id;
@@ -375,8 +376,7 @@ void sl_engine_stats(const sl_engine *e, sl_engine_statistics *out)
 {
     *out = e->statistics;
     out->n_running = e->n_running;
-    for (const sl_sequence *s = e->waiting; s; s = s->next)
-        out->n_waiting++;
+    out->n_waiting = e->n_waiting;
     for (int g = 0; g < e->model.plan->n_groups; g++) {
         const sl_blocks *pool = &e->kv.pools[g];
         uint32_t only_cached = e->kv.tree.n_idle[g]; /* and those pinned that no sequence holds */

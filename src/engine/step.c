@@ -101,6 +101,7 @@ static void preempt(sl_engine *e, sl_sequence *s)
 {
     take_out(&e->running, s);
     e->n_running -= count_choices(s);
+    e->n_waiting++;
     cut_plan(e, s, 0);
     s->preempted = true;
     if (s->n_done > 0 || s->n_parts_done > 0) { /* else it has only waited so far */
@@ -168,6 +169,7 @@ static void admit(sl_engine *e, int64_t now_us)
         if (!may_start(e, task, s) && !push_out(e, task, s))
             break;
         take_out(&e->waiting, s);
+        e->n_waiting--;
         begin_running(e, s);
         task->running = true;
         /* What the prefix tree has of it is done; it may have been pushed out just now. */
@@ -611,6 +613,7 @@ static void drop_cancelled(sl_engine *e)
             continue;
         }
         *link = s->next;
+        e->n_waiting--;
         finish(s, SL_FINISH_CANCELLED);
         retire(e, s);
     }

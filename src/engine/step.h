@@ -12,7 +12,7 @@ struct sl_engine {
     sl_kv kv;
     sl_tasks tasks;
     sl_sequence *waiting, *running; /* each by rank: who keeps its blocks when there are not enough */
-    uint32_t n_running;
+    uint32_t n_running, n_waiting;
     uint64_t last_id;
     sl_engine_statistics statistics;
     /* the batch of the step in progress */

@@ -275,6 +275,11 @@ static void check_statistics(const sl_engine *e)
     for (const sl_sequence *r = e->running; r; r = r->next)
         n_unused +=
             (uint64_t)e->model.plan->n_groups * (sl_align_up(r->n_done + r->n_layered, SL_KV_BLOCK) - r->n_done);
+    uint32_t n_waiting = 0;
+    for (const sl_sequence *w = e->waiting; w; w = w->next)
+        n_waiting++;
+    if (s.n_waiting != n_waiting)
+        violation("%u requests wait, %u by the statistics", n_waiting, s.n_waiting);
     if (s.n_slots_unused != n_unused)
         violation("%llu slots unused, %llu by the statistics", (unsigned long long)n_unused,
                   (unsigned long long)s.n_slots_unused);

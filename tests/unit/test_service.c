@@ -288,6 +288,29 @@ static void test_refusals(void **state)
     close_service(&f);
 }
 
+/* Who has read an answer's end finds it in the statistics, however soon it looks. */
+static void test_ends_are_counted(void **state)
+{
+    enum { N = 200 };
+    fixture f;
+    open_service(&f, (sl_service_options){.engine = {.n_sequences = 5}});
+    for (uint32_t i = 1; i <= N; i++) {
+        sl_ticket *ticket = submit(&f, i % N_REQUESTS, 1, NULL);
+        sl_ticket_event e = {0};
+        int64_t until_us = sl_clock_us() + 60 * 1000000LL;
+        while (e.kind != SL_TICKET_FINISHED)
+            if (!sl_ticket_next(ticket, &e))
+                assert_true(sl_clock_us() < until_us);
+        sl_service_stats stats;
+        sl_service_get_stats(f.service, &stats);
+        assert_int_equal(stats.engine.n_finished[SL_FINISH_LENGTH], i);
+        assert_int_equal(stats.engine.generated_tokens, i);
+        assert_int_equal(stats.engine.n_running + stats.engine.n_waiting + stats.engine.n_blocks_used, 0);
+        sl_ticket_release(ticket);
+    }
+    close_service(&f);
+}
+
 /* Cancelled and released at any moment; the service must end with nothing left, and others' answers stay the same. */
 static void test_cancel(void **state)
 {
@@ -779,6 +802,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_many_threads),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_ends_are_counted),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_stop_string),
