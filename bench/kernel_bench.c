@@ -141,7 +141,8 @@ static void bench_shape(bench *b, sl_level level, sl_type type, shape s)
                          .x_stride_bytes = stride,
                          .y = y,
                          .y_stride_elems = s.n_out,
-                         .scratch = b->scratch};
+                         .scratch = b->scratch,
+                         .reading = kernels->reading};
     j.kernel = kernels->matmul[j.weight.layout];
     j.fp32 = j.weight.act != SL_ACT_Q8;
     printf("%-7s %-10s %4zux%-4zu", sl_type_get((uint32_t)type)->name, sl_level_name(level), s.n_out, s.n_in);

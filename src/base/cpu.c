@@ -43,10 +43,20 @@ static uint32_t detect(void)
         features |= SL_CPU_AVX512BF16;
     return features;
 }
+bool sl_cpu_is_amd(void)
+{
+    uint32_t a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && c == signature_AMD_ecx;
+}
 #else
 static uint32_t detect(void)
 {
     return 0;
+}
+
+bool sl_cpu_is_amd(void)
+{
+    return false;
 }
 #endif
 

@@ -27,6 +27,9 @@ typedef enum sl_level {
 /* Features of this CPU that the operating system has enabled. */
 uint32_t sl_cpu_features(void);
 
+/* Whether AMD made this CPU. */
+bool sl_cpu_is_amd(void);
+
 /* Feature bits that kernels of a level may use. */
 uint32_t sl_level_features(sl_level level);
 

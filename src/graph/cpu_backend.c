@@ -124,6 +124,7 @@ static void matmul_panels(const sl_context *context, const sl_node *node, size_t
         .y_stride_elems = sl_value_row_bytes(&graph->values[node->output]) / sizeof(float),
         .bias = node->inputs[1] == SL_NONE ? NULL : value_row(context, node->inputs[1], 0),
         .scratch = scratch,
+        .reading = context->plan->kernels->reading,
     };
     context->plan->kernels->matmul[weight->layout](&args, row, row_end, panel_begin, panel_end);
 }
@@ -166,7 +167,7 @@ static void take_early(sl_context *context, int s, early_piece *early)
         return;
     early->step = &plan->steps[s];
     early->exists = cut_piece(context, early->step, take_piece(context, early->step), &early->piece);
-    early->ahead = early->exists ? sl_read_ahead_of(&plan->graph, early->step, &early->piece) : (sl_read_ahead){0};
+    early->ahead = early->exists ? sl_read_ahead_of(plan, early->step, &early->piece) : (sl_read_ahead){0};
 }
 
 static void run_matmul(sl_context *context, const sl_step *step, int index, early_piece *early)

@@ -37,14 +37,15 @@ bool sl_matmul_cut(const sl_graph *graph, const sl_step *step, size_t n_rows, in
     return p < by_panel;
 }
 
-sl_read_ahead sl_read_ahead_of(const sl_graph *graph, const sl_step *step, const sl_matmul_piece *piece)
+sl_read_ahead sl_read_ahead_of(const sl_plan *plan, const sl_step *step, const sl_matmul_piece *piece)
 {
+    const sl_graph *graph = &plan->graph;
     size_t first = 0;
     for (int i = step->begin; i < step->end; i++) {
         const sl_weight *weight = &graph->weights[graph->nodes[i].weight].weight;
         if (piece->panel < first + weight->n_panels && piece->row < piece->row_end) {
             size_t from = piece->panel - first, to = SL_MIN(piece->panel_end - first, weight->n_panels);
-            size_t n_streams = (size_t)sl_matmul_streams(piece->row_end - piece->row);
+            size_t n_streams = sl_matmul_streams(&plan->kernels->reading, piece->row_end - piece->row);
             const char *at = (const char *)weight->data + from * weight->panel_bytes;
             size_t apart = (to - from) / n_streams * weight->panel_bytes;
             return (sl_read_ahead){.at = at,

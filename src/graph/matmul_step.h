@@ -21,7 +21,7 @@ typedef struct sl_read_ahead {
     int n_streams;
 } sl_read_ahead;
 
-sl_read_ahead sl_read_ahead_of(const sl_graph *graph, const sl_step *step, const sl_matmul_piece *piece);
+sl_read_ahead sl_read_ahead_of(const sl_plan *plan, const sl_step *step, const sl_matmul_piece *piece);
 
 /* Brings a line of each stream into the second level cache; an sl_idle_fn, user being an sl_read_ahead. */
 bool sl_read_ahead_some(void *user);

@@ -92,6 +92,12 @@ size_t sl_weight_packed_bytes(const sl_weight *weight);
  * Panels are independent: any number of workers may pack different ranges. */
 void sl_weight_pack(const sl_weight *weight, const void *src, void *dst, size_t panel_begin, size_t panel_end);
 
+/* How a core reads weights for few rows fastest; a matter of the CPU, which changes no bit. */
+typedef struct sl_reading {
+    uint32_t one_row, few_rows; /* runs of panels read side by side: 1, 2 or 4; 1 or 2 */
+    uint32_t ahead_bytes;       /* asked for ahead of the place at work, in each run */
+} sl_reading;
+
 /* y[r][o] = sum over columns of W[o][c] * x[r][c] (+ bias[o]), for rows [row_begin, row_end) and output panels
  * [panel_begin, panel_end). The order of the sum depends on the layout alone and stands above each reference kernel. */
 typedef struct sl_matmul {
@@ -102,15 +108,16 @@ typedef struct sl_matmul {
     size_t y_stride_elems;
     const float *bias; /* n_rows, or NULL; added last */
     void *scratch;     /* SL_MATMUL_SCRATCH_BYTES, 64-byte aligned, of this worker alone */
+    sl_reading reading;
 } sl_matmul;
 /* From so many rows on a kernel may begin with work on each of its rows: those who cut a matmul up keep pieces large. */
 enum { SL_MATMUL_SCRATCH_BYTES = 1 << 20, SL_MATMUL_MANY_ROWS = 32, SL_MATMUL_MAX_STREAMS = 4 };
 
 /* Number of equal runs of panels that a kernel goes through side by side for n_rows rows; what such runs leave over comes
  * last. A hint to those who fetch weights before the kernel does. */
-static inline int sl_matmul_streams(size_t n_rows)
+static inline uint32_t sl_matmul_streams(const sl_reading *reading, size_t n_rows)
 {
-    return n_rows == 1 ? SL_MATMUL_MAX_STREAMS : n_rows < SL_MATMUL_MANY_ROWS ? 2 : 1;
+    return n_rows == 1 ? reading->one_row : n_rows < SL_MATMUL_MANY_ROWS ? reading->few_rows : 1;
 }
 
 typedef void sl_matmul_fn(const sl_matmul *args, size_t row_begin, size_t row_end, size_t panel_begin,
@@ -235,6 +242,7 @@ enum { SL_KEY_BLOCK = 64 }; /* floats that share a maximum */
 /* The kernels of one level. Row kernels work on one row; y may equal x where both are float rows. */
 typedef struct sl_kernels {
     sl_level level;
+    sl_reading reading; /* this CPU's */
     /* r = 1 / sqrt(sum16(x*x by fma) / n + eps); y[i] = (x[i] * r) * w[i]; w NULL = 1. Zhang and Sennrich 2019. */
     void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);
     /* x (n floats, n a multiple of 32) to an sl_q8 row */

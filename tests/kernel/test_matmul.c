@@ -97,7 +97,7 @@ static void check_level(sl_level level, sl_type type)
         for (size_t o = 0; o < n_out; o++)
             bias[o] = random_float();
         guarded scratch = guarded_alloc(SL_MATMUL_SCRATCH_BYTES, 0);
-        sl_matmul args = {&w, x.x, x.stride_bytes, y, n_out, bias, scratch.data};
+        sl_matmul args = {&w, x.x, x.stride_bytes, y, n_out, bias, scratch.data, sl_kernels_get(level)->reading};
         sl_kernels_get(level)->matmul[w.layout](&args, 0, n_rows, 0, w.n_panels);
         check_outputs(&w, source, &x, n_rows, y, bias);
         assert_true(guarded_free(&x.memory) && guarded_free(&scratch));

@@ -10,8 +10,6 @@
 
 #include "kernel/x86/many.h"
 
-enum { PREFETCH_BYTES = 4096 }; /* ahead of the group at work, for few rows */
-
 /* d: factor of isum; m: of the activations' sum (AFFINE), of the second half's isum (HALVES), or of the minimums' sum
  * (MINIMUMS). scales and mins of the two halves (SCALED, MINIMUMS): pairs of int16 in each 32 bits. */
 typedef struct factors {
@@ -215,12 +213,12 @@ SL_INLINE void add_group(__m512 *acc, const layout *lay, const void *panel, size
 }
 
 /* Group i of a unit. */
-SL_INLINE void next_group(__m512 *acc, const layout *lay, const char *unit, size_t i, const rows *x, const rows *scale,
-                          ptrdiff_t to_last, const int n_rows)
+SL_INLINE void next_group(__m512 *acc, const layout *lay, const char *unit, size_t i, size_t ahead, const rows *x,
+                          const rows *scale, ptrdiff_t to_last, const int n_rows)
 {
     const size_t bytes = lay->unit_bytes / lay->unit_groups;
     for (size_t b = 0; b < bytes; b += SL_LINE)
-        _mm_prefetch(unit + i * bytes + PREFETCH_BYTES + b, _MM_HINT_T0);
+        _mm_prefetch(unit + ahead + i * bytes + b, _MM_HINT_T0);
     rows last = *scale;
     rows_advance(&last, to_last);
     add_group(acc, lay, unit, i, x, scale, &last, n_rows);
@@ -246,7 +244,7 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
 {
     const sl_weight *w = args->weight;
     const char *data = (const char *)w->data + panel * w->panel_bytes;
-    const size_t stream_bytes = apart * w->panel_bytes;
+    const size_t stream_bytes = apart * w->panel_bytes, ahead = args->reading.ahead_bytes;
     size_t n_groups = w->n_cols / SL_GROUP;
     rows x = rows_at((const char *)args->x + row * args->x_stride_bytes, args->x_stride_bytes);
     rows scale = x;
@@ -264,7 +262,7 @@ SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t
         for (size_t i = 0; i < lay->unit_groups; i++) {
 #pragma GCC unroll 4
             for (int s = 0; s < n_streams; s++)
-                next_group(acc[s], lay, data + (size_t)s * stream_bytes, i, &x, &scale, to_last, n_rows);
+                next_group(acc[s], lay, data + (size_t)s * stream_bytes, i, ahead, &x, &scale, to_last, n_rows);
             rows_advance(&x, SL_GROUP);
             rows_advance(&scale, sizeof(float));
         }
@@ -355,14 +353,15 @@ SL_INLINE void matmul(const sl_matmul *args, size_t row_begin, size_t row_end, s
     }
     /* Each stream reads panels that follow each other, so that the hardware's and our own prefetching run on from one to the
      * next. */
-    const size_t quarter = row_end - row_begin == 1 ? (panel_end - panel_begin) / 4 : 0;
+    const uint32_t n_streams = sl_matmul_streams(&args->reading, row_end - row_begin);
+    const size_t quarter = n_streams == 4 ? (panel_end - panel_begin) / 4 : 0;
     for (size_t i = 0; i < quarter; i++)
         tile(args, lay, row_begin, panel_begin + i, quarter, 1, 4);
-    const size_t rest = panel_begin + 4 * quarter, half = (panel_end - rest) / 2;
+    const size_t rest = panel_begin + 4 * quarter, half = n_streams >= 2 ? (panel_end - rest) / 2 : 0;
     for (size_t i = 0; i < half; i++)
         panel_rows(args, lay, row_begin, row_end, rest + i, half, 2);
-    if (rest + 2 * half < panel_end)
-        panel_rows(args, lay, row_begin, row_end, panel_end - 1, 0, 1);
+    for (size_t panel = rest + 2 * half; panel < panel_end; panel++)
+        panel_rows(args, lay, row_begin, row_end, panel, 0, 1);
 }
 
 #endif
