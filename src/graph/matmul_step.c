@@ -1,5 +1,7 @@
 #include "graph/matmul_step.h"
 
+#include "base/threads.h"
+
 enum { AHEAD_BYTES = 256 << 10 /* a part of the second level cache */, LINE_BYTES = 64 };
 
 static size_t count_panels(const sl_graph *graph, const sl_step *step)
@@ -29,12 +31,15 @@ bool sl_matmul_cut(const sl_graph *graph, const sl_step *step, size_t n_rows, in
                                                                                : 2 * n_threads;
     size_t by_row = count_pieces(n_rows, LEAST_ROWS, wanted);
     size_t by_panel = by_row >= 2 * n_threads ? 1 : count_pieces(n_pairs, LEAST_PAIRS, wanted / by_row);
-    size_t r = i % by_row, p = i / by_row;
-    *piece = (sl_matmul_piece){.row = n_rows * r / by_row,
-                               .row_end = n_rows * (r + 1) / by_row,
-                               .panel = n_pairs * p / by_panel * 2,
-                               .panel_end = SL_MIN(n_pairs * (p + 1) / by_panel * 2, n_panels)};
-    return p < by_panel;
+    size_t r = i % by_row, p = i / by_row, pair, pair_end;
+    if (p >= by_panel)
+        return false;
+    /* The larger pieces come first: the last ones decide how long a worker waits for the others. */
+    sl_threads_share(n_rows, (int)r, (int)by_row, &piece->row, &piece->row_end);
+    sl_threads_share(n_pairs, (int)p, (int)by_panel, &pair, &pair_end);
+    piece->panel = 2 * pair;
+    piece->panel_end = SL_MIN(2 * pair_end, n_panels);
+    return true;
 }
 
 sl_read_ahead sl_read_ahead_of(const sl_plan *plan, const sl_step *step, const sl_matmul_piece *piece)
