@@ -395,7 +395,7 @@ typedef struct sl_runner_statistics {
     uint32_t n_waiting, n_running;            /* of which the engine has not begun, and has */
     uint64_t n_refused;                       /* for want of max_queries */
     uint64_t n_overflow;                      /* ended because their outputs found no room */
-    uint64_t n_finished[8];                   /* by sl_finish */
+    uint64_t n_finished[8];                   /* by sl_finish; those of n_overflow were cancelled by the engine */
     uint64_t prompt_tokens, generated_tokens; /* done, cached_tokens among the first */
     uint64_t cached_tokens;
     uint64_t n_steps, n_preemptions;
@@ -403,8 +403,8 @@ typedef struct sl_runner_statistics {
         n_blocks_cached; /* of 16 tokens' keys and values: all, of running queries, cached */
 } sl_runner_statistics;
 
-/* Fills *out, whose size the caller has set, as it was after the last step or, if that was later, the last end that was
- * told: a query whose last output was read is counted. */
+/* Fills *out, whose size the caller has set, as it was after the last step, with the ends that the engine has told since:
+ * a query whose last output was read is counted, unless it ended before the engine took it (cancelled at once, refused). */
 SL_API SL_WARN_UNUSED sl_status sl_runner_get_statistics(sl_runner *runner, sl_runner_statistics *out, sl_err *err);
 
 /* SL_OK while the engine does its work; SL_ERR_STATE, with the reason, when it has failed or no step has ended for

@@ -20,34 +20,26 @@ static const int64_t default_hang_us = 60 * 1000000LL;
 
 /* ---- the engine thread ---- */
 
-/* Lets other threads see what the engine has done. */
-static void publish(sl_service *s)
-{
-    sl_engine_statistics stats;
-    sl_engine_stats(s->engine, &stats);
-    pthread_mutex_lock(&s->lock);
-    s->engine_stats = stats;
-    if (stats.n_steps - s->cost_steps >= COST_STEPS) {
-        s->cost = *sl_engine_cost(s->engine);
-        s->cost_steps = stats.n_steps;
-    }
-    pthread_mutex_unlock(&s->lock);
-}
-
-/* The engine's events of a ticket, during a step. */
+/* The engine's events of a ticket, during a step. Who reads an end finds it in the statistics; who runs is told after the
+ * step, which may begin with ends and go on with others' beginnings. */
 static void on_event(void *user, const sl_event *event)
 {
     sl_ticket *t = user;
     sl_service *s = t->service; /* a released ticket may be gone with its last event */
     int64_t now_us = sl_clock_us();
-    bool fits = true;
-    if (event->kind == SL_EVENT_FINISHED)
-        publish(s); /* who reads the end finds it in the statistics */
+    bool fits = true, ends = event->kind == SL_EVENT_FINISHED;
+    sl_engine_statistics stats;
+    if (ends)
+        sl_engine_stats(s->engine, &stats);
     pthread_mutex_lock(&s->lock);
-    if (event->kind == SL_EVENT_FINISHED)
+    if (ends) {
+        stats.n_running = s->engine_stats.n_running;
+        stats.n_waiting = s->engine_stats.n_waiting;
+        s->engine_stats = stats;
         sl_ticket_end_choice(t, event);
-    else
+    } else {
         fits = sl_ticket_add(t, event, now_us);
+    }
     pthread_mutex_unlock(&s->lock);
     if (!fits)
         sl_engine_cancel(s->engine, event->request);
@@ -155,6 +147,20 @@ static bool wait_for_work(sl_service *s, bool busy)
     bool go_on = !s->closing;
     pthread_mutex_unlock(&s->lock);
     return go_on;
+}
+
+/* Lets other threads see what the step has changed. */
+static void publish(sl_service *s)
+{
+    sl_engine_statistics stats;
+    sl_engine_stats(s->engine, &stats);
+    pthread_mutex_lock(&s->lock);
+    s->engine_stats = stats;
+    if (stats.n_steps - s->cost_steps >= COST_STEPS) {
+        s->cost = *sl_engine_cost(s->engine);
+        s->cost_steps = stats.n_steps;
+    }
+    pthread_mutex_unlock(&s->lock);
 }
 
 static void *engine_main(void *user)

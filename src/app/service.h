@@ -106,7 +106,7 @@ typedef struct sl_service_stats {
     uint32_t n_running;
     uint64_t n_refused;          /* submits refused for want of a ticket */
     uint64_t n_overflow;         /* requests ended because their events were not read */
-    sl_engine_statistics engine; /* after its last step; an end that was told is counted */
+    sl_engine_statistics engine; /* after its last step, with the ends that it has told since */
 } sl_service_stats;
 void sl_service_get_stats(sl_service *service, sl_service_stats *out);
 

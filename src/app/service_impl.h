@@ -66,7 +66,7 @@ struct sl_service {
     uint32_t n_tickets, n_queued, n_active; /* choices, not the predictions */
     uint32_t n_predictions;
     uint64_t n_refused, n_overflow;
-    sl_engine_statistics engine_stats; /* after the last step */
+    sl_engine_statistics engine_stats; /* after the last step, with the ends told since */
     sl_cost cost;                      /* as it was after cost_steps steps */
     uint64_t cost_steps;
 };

@@ -181,7 +181,7 @@ SL_WARN_UNUSED sl_status sl_engine_unpin_prefix(sl_engine *engine, uint64_t tena
 
 /* What the engine holds and has done since it was opened. Blocks are those of all layer groups. */
 typedef struct sl_engine_statistics {
-    uint32_t n_waiting, n_running;    /* requests; sequences, one of each choice */
+    uint32_t n_waiting, n_running;    /* sequences; choices that have not begun count in n_running alone */
     uint32_t n_blocks, n_blocks_used; /* used: held by running sequences */
     uint32_t n_blocks_cached;         /* in the prefix tree, held by sequences or not */
     uint64_t n_slots_unused;          /* of the blocks of running sequences, without a token; each sequence by itself */
@@ -195,8 +195,8 @@ typedef struct sl_engine_statistics {
     int64_t last_predicted_us; /* its forward pass by the cost model; 0 = none */
     int64_t last_measured_us;  /* and by the clock */
 } sl_engine_statistics;
-/* Those in a FINISHED event have what ended counted and its blocks given back. The time is that of a look at the running
- * sequences, and at all blocks where any is pinned. */
+/* In a FINISHED event what it tells of is counted and its blocks are given back; others that end in the same step follow.
+ * Takes a look at the running sequences for each layer group, and at all blocks where any is pinned. */
 void sl_engine_stats(const sl_engine *engine, sl_engine_statistics *out);
 
 #endif

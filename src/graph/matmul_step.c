@@ -34,7 +34,7 @@ bool sl_matmul_cut(const sl_graph *graph, const sl_step *step, size_t n_rows, in
     size_t r = i % by_row, p = i / by_row, pair, pair_end;
     if (p >= by_panel)
         return false;
-    /* The larger pieces come first: the last ones decide how long a worker waits for the others. */
+    /* Larger pieces before smaller ones: the last ones decide how long a worker waits for the others. */
     sl_threads_share(n_rows, (int)r, (int)by_row, &piece->row, &piece->row_end);
     sl_threads_share(n_pairs, (int)p, (int)by_panel, &pair, &pair_end);
     piece->panel = 2 * pair;

@@ -384,7 +384,7 @@ class Api(harness.Case):
         first, order = [], []
 
         def ask(priority):
-            body = {"prompt": "x", "max_tokens": 240, "ignore_eos": True, "priority": priority,
+            body = {"prompt": "x", "max_tokens": 500, "ignore_eos": True, "priority": priority,
                     "ttft_target_ms": 500, "itl_target_ms": 100.5}
             status, _ = server.json("POST", "/v1/completions", body)
             first.append(status)

@@ -187,7 +187,7 @@ class Http(harness.Case):
 
     def test_unread_answer(self):
         """A client that takes nothing of its answer is disconnected, though there is room for all of it."""
-        server = self.start("--parallel", 8, "--client-timeout", 1, "--client-buffer", 100000)
+        server = self.start("--parallel", 8, "--client-timeout", 3, "--client-buffer", 100000)
         with server.connect(receive_buffer=4096) as connection:
             connection.sendall(request("POST", "/v1/completions", {**LONG, "stream": True, "logprobs": 20}))
             server.wait_for(is_busy)

@@ -237,8 +237,8 @@ SL_INLINE void store_tile(const sl_matmul *args, const __m512 *acc, size_t row, 
 }
 
 /* One tile: n_rows rows of row on, by n_streams panels (constants where inlined) that are `apart` panels apart, a group of
- * each in turn: DRAM gives a core more through several streams, as long as what is computed between the loads keeps one
- * from running far enough ahead. */
+ * each in turn: through several streams DRAM gives some CPUs' cores more (sl_reading), as long as what is computed between
+ * the loads keeps one from running far enough ahead. */
 SL_INLINE void tile(const sl_matmul *args, const layout *lay, size_t row, size_t panel, size_t apart, const int n_rows,
                     const int n_streams)
 {
