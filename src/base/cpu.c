@@ -43,6 +43,7 @@ static uint32_t detect(void)
         features |= SL_CPU_AVX512BF16;
     return features;
 }
+
 bool sl_cpu_is_amd(void)
 {
     uint32_t a, b, c, d;

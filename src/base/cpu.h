@@ -27,7 +27,7 @@ typedef enum sl_level {
 /* Features of this CPU that the operating system has enabled. */
 uint32_t sl_cpu_features(void);
 
-/* Whether AMD made this CPU. */
+/* Whether AMD made this CPU. Asks it anew each time, which in a virtual machine takes a call of the hypervisor. */
 bool sl_cpu_is_amd(void);
 
 /* Feature bits that kernels of a level may use. */

@@ -32,12 +32,12 @@ static sl_reading best_reading(void)
     return sl_cpu_is_amd() ? (sl_reading){1, 1, 8192} : (sl_reading){4, 2, 4096};
 }
 
-static void fill(sl_kernels *table, sl_level level, uint32_t cpu)
+static void fill(sl_kernels *table, sl_level level, uint32_t cpu, sl_reading reading)
 {
     bool plain_only = is_plain(level);
     uint32_t features = level_features(level, cpu);
     table->level = level;
-    table->reading = best_reading();
+    table->reading = reading;
     table->unpack_row = sl_weight_unpack_row;
 #define PLAIN(slot, name) table->slot = PLAIN_FOR(features, name);
 #define TUNED(slot, name, isa)                                                                                         \
@@ -50,9 +50,10 @@ static void fill(sl_kernels *table, sl_level level, uint32_t cpu)
 
 static void fill_all(void)
 {
-    uint32_t cpu = sl_cpu_features();
+    const uint32_t cpu = sl_cpu_features();
+    const sl_reading reading = best_reading();
     for (int i = 0; i < SL_LEVEL_COUNT; i++)
-        fill(&tables[i], (sl_level)i, cpu);
+        fill(&tables[i], (sl_level)i, cpu, reading);
 }
 
 const sl_kernels *sl_kernels_get(sl_level level)
