@@ -33,8 +33,8 @@ SANITIZER_ENV = {
 ASAN_SUITES = ["--no-suite", "model", "--no-suite", "install", "--no-suite", "mutations",
                "--no-suite", "techniques"]
 # Where several threads meet: workers, the engine on two of them, the service, both ways into it.
-TSAN_TESTS = ["base", "requests", "thousand", "service", "api", "api_misuse", "examples", "server_http", "server_api",
-              "cli_run_llama", "cli_input_llama"]
+TSAN_TESTS = ["base", "requests", "thousand", "service", "service_time", "jobs", "api", "api_misuse", "examples",
+              "server_http", "server_api", "cli_run_llama", "cli_input_llama"]
 
 
 @dataclass
